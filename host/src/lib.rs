@@ -3,4 +3,8 @@
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
 pub mod names;
+pub mod config;
 pub mod contract;
+pub mod source;
+pub mod catalog;
+pub mod queue;

@@ -1,1 +1,3 @@
+//! The `reef` binary.
+
 fn main() {}
