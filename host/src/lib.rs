@@ -5,3 +5,4 @@
 pub mod names;
 pub mod contract;
 pub mod watch;
+pub mod identity;
