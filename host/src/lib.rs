@@ -5,6 +5,8 @@
 pub mod names;
 pub mod config;
 pub mod contract;
+pub mod identity;
 pub mod source;
 pub mod catalog;
+pub mod watch;
 pub mod queue;
