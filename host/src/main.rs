@@ -1,3 +1,5 @@
 //! The `reef` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    reef::cli::run()
+}
