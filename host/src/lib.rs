@@ -2,6 +2,9 @@
 //!
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
+pub mod admin;
 pub mod contract;
 pub mod identity;
+pub mod leader;
+pub mod metrics;
 pub mod names;
