@@ -7,6 +7,7 @@
 //!
 //! It knows names, reads and how to reach an API server; never Wasm, the queue, or the catalog.
 
+mod echo;
 mod entry;
 mod index;
 mod protocol;
@@ -228,11 +229,11 @@ impl Hub {
     /// What a finished run has read replaces the key's dependencies. A key is woken when an object that it depends on
     /// appears, goes, or changes in the fields that were kept, and when its scope becomes readable.
     pub fn set_reads(&self, key: &Key, reads: Vec<Read>) {
-        self.shared.registry.set_reads(key, reads);
+        self.shared.registry.set_reads(key, &reads);
     }
 
     pub fn forget(&self, key: &Key) {
-        self.shared.registry.set_reads(key, Vec::new());
+        self.shared.registry.set_reads(key, &[]);
     }
 
     pub fn scopes(&self) -> Vec<ScopeState> {
