@@ -2,5 +2,7 @@
 //!
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
-pub mod names;
+pub mod capability;
 pub mod contract;
+pub mod names;
+pub mod sandbox;
