@@ -32,6 +32,10 @@ use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use super::{ApiError, ApiOptions, Observe, Status, discovery::IMPOSSIBLE};
 use crate::names::Account;
 
+/// How much of an answer may wait unread in its stream. A connection takes as much from all its streams together, so that
+/// one watch that is not read holds up no other.
+const WINDOW: u32 = 1 << 20;
+
 /// What a request is for; each lane has connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
@@ -44,7 +48,7 @@ impl Lane {
     /// How many streams a connection of this lane takes before another one is opened.
     fn full(self) -> usize {
         match self {
-            // Spread early: they share a flow-control window and one task that encrypts.
+            // Spread early: they share one task that encrypts.
             Self::Requests => 32,
             Self::Leases | Self::Watches => 80,
         }
@@ -243,6 +247,8 @@ impl Base {
 struct Connector {
     https: HttpsConnector<HttpConnector>,
     ping: Duration,
+    /// How many streams it is meant for.
+    streams: usize,
 }
 
 impl Connector {
@@ -258,7 +264,7 @@ impl Connector {
             let name = name.clone().try_into().map_err(|e| unusable(format!("tls-server-name `{name}`: {e}")))?;
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
-        Ok(Self { https: builder.enable_http2().wrap_connector(http), ping: options.ping })
+        Ok(Self { https: builder.enable_http2().wrap_connector(http), ping: options.ping, streams: 1 })
     }
 
     fn open(&self) -> Connection {
@@ -267,7 +273,8 @@ impl Connector {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(None)
             .http2_only(true)
-            .http2_adaptive_window(true)
+            .http2_initial_stream_window_size(WINDOW)
+            .http2_initial_connection_window_size(WINDOW * u32::try_from(self.streams).unwrap_or(1))
             .http2_keep_alive_interval(self.ping)
             .http2_keep_alive_timeout(self.ping)
             .http2_keep_alive_while_idle(true)
@@ -290,7 +297,10 @@ struct Lanes {
 
 impl Lanes {
     fn new(connector: &Connector) -> Self {
-        let pool = |lane: Lane| Arc::new(Pool { connector: connector.clone(), full: lane.full(), open: Mutex::default() });
+        let pool = |lane: Lane| {
+            let connector = Connector { streams: lane.full(), ..connector.clone() };
+            Arc::new(Pool { connector, open: Mutex::default() })
+        };
         Self { leases: pool(Lane::Leases), requests: pool(Lane::Requests), watches: pool(Lane::Watches) }
     }
 
@@ -305,7 +315,6 @@ impl Lanes {
 
 struct Pool {
     connector: Connector,
-    full: usize,
     open: Mutex<Vec<Arc<Connection>>>,
 }
 
@@ -313,7 +322,7 @@ impl Pool {
     /// A place on a connection that is not full.
     fn take(self: &Arc<Self>) -> Ticket {
         let mut open = self.open.lock();
-        let free = open.iter().find(|c| c.streams.load(Ordering::Relaxed) < self.full).cloned();
+        let free = open.iter().find(|c| c.streams.load(Ordering::Relaxed) < self.connector.streams).cloned();
         let connection = free.unwrap_or_else(|| {
             let connection = Arc::new(self.connector.open());
             open.push(connection.clone());
