@@ -12,7 +12,7 @@ use crate::{
     entry::Reconcile,
     error::{Error, Result},
     object::Object,
-    plan::{Finished, Plan},
+    plan::Finished,
     report::{Condition, Event},
 };
 
@@ -274,6 +274,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Plan;
 
     fn listing(_: Object, cx: &Context) -> Result<Plan> {
         let names = |selector: &str| -> Result<Vec<String>> {
