@@ -2,7 +2,7 @@
 //!
 //! `plugin!` writes the list of kinds; everything that does not depend on it is here. It knows neither host nor fake.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{
     context::Context,
@@ -33,7 +33,7 @@ where
 }
 
 /// A kind without cleanup. An object that is going away needs nothing of us then: its children go with it.
-pub fn reconcile<Spec: DeserializeOwned, Status: DeserializeOwned>(
+pub fn reconcile<Spec: DeserializeOwned, Status>(
     reconcile: impl Reconcile<Spec, Status>,
     object: String,
     cx: &Context,
@@ -43,14 +43,14 @@ pub fn reconcile<Spec: DeserializeOwned, Status: DeserializeOwned>(
 }
 
 /// A kind with cleanup; its two functions may read the spec as different types.
-pub fn cleanup<Spec: DeserializeOwned, Status: DeserializeOwned, S: DeserializeOwned, T: DeserializeOwned>(
+pub fn cleanup<Spec: DeserializeOwned, Status, S: DeserializeOwned, T>(
     reconcile: impl Reconcile<Spec, Status>,
     cleanup: impl Reconcile<S, T>,
     object: String,
     cx: &Context,
 ) -> Result<Plan> {
-    let any: Object = Object::decode(object)?;
-    if any.is_deleting() { cleanup.call(any.cast()?, cx) } else { reconcile.call(any.cast()?, cx) }
+    let metadata: Object<IgnoredAny> = Object::decode(object)?;
+    if metadata.is_deleting() { cleanup.call(metadata.cast()?, cx) } else { reconcile.call(metadata.cast()?, cx) }
 }
 
 /// The host asks only for kinds of the manifest, so this is its error.

@@ -98,7 +98,7 @@ impl Error {
     /// The fields of `.status` to write although there is no plan. What does not serialize is left out.
     #[must_use]
     pub fn status(mut self, status: impl Serialize) -> Self {
-        self.0.report.status = serde_json::to_value(status).ok();
+        self.0.report.status = serde_json::to_string(&status).ok();
         self
     }
 

@@ -12,7 +12,7 @@ use crate::{
     entry::Reconcile,
     error::{Error, Result},
     object::Object,
-    plan::{Finished, Plan},
+    plan::Finished,
     report::{Condition, Event},
 };
 
@@ -84,7 +84,7 @@ impl Fake {
 
     /// Calls a function with an object from YAML (or JSON), just as the host would: a spec that does not decode and a plan
     /// that is no plan are errors here too.
-    pub fn run<Spec: DeserializeOwned, Status: DeserializeOwned>(
+    pub fn run<Spec: DeserializeOwned, Status>(
         &self,
         function: impl Reconcile<Spec, Status>,
         object: &str,
@@ -242,7 +242,8 @@ impl Planned {
         };
         let writes = plan.writes.iter().map(written).collect::<Result<_>>()?;
         let Finished { report, after, pending, done, .. } = plan;
-        let (status, conditions, events) = (report.status, report.conditions, report.events);
+        let status = report.status.map(|status| serde_json::from_str(&status)).transpose()?;
+        let (conditions, events) = (report.conditions, report.events);
         Ok(Self { writes, status, conditions, events, after, pending, done })
     }
 
@@ -273,6 +274,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Plan;
 
     fn listing(_: Object, cx: &Context) -> Result<Plan> {
         let names = |selector: &str| -> Result<Vec<String>> {

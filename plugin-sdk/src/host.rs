@@ -81,8 +81,12 @@ fn plan(plan: Finished) -> Plan {
         after: plan.after.map(millis),
         partial: plan.pending.is_some(),
         done: plan.done,
-        extensions: plan.pending.map_or_else(none, |pending| serde_json::json!({ "pending": pending }).to_string()),
+        extensions: plan.pending.map_or_else(none, |pending| extensions(&pending)),
     }
+}
+
+fn extensions(pending: &str) -> String {
+    serde_json::to_string(&serde_json::json!({ "pending": pending })).unwrap_or_else(|_| none())
 }
 
 fn failure(error: Error) -> Failure {
@@ -114,7 +118,7 @@ fn reported(report: report::Report) -> Report {
         message: event.message,
     };
     Report {
-        status: report.status.map(|status| status.to_string()),
+        status: report.status,
         conditions: report.conditions.into_iter().map(condition).collect(),
         events: report.events.into_iter().map(event).collect(),
     }

@@ -243,13 +243,13 @@ macro_rules! __plugin_section {
     ($key:ident $value:tt) => {};
 }
 
-/// A custom section of the component.
+/// A custom section of the component. Not `#[used]`: that would keep a second copy among the data of every instance.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin_bytes {
     ($section:literal, $length:expr, $bytes:expr) => {
         const _: () = {
-            #[used]
+            #[allow(dead_code, reason = "it is there to be linked")]
             #[unsafe(link_section = $section)]
             static SECTION: [u8; $length] = $bytes;
         };

@@ -2,7 +2,7 @@
 //!
 //! Only metadata, spec and status are decoded; the rest is looked up on demand. It knows nothing of where it comes from.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::{cell::OnceCell, collections::BTreeMap, marker::PhantomData};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
@@ -29,13 +29,11 @@ pub struct Object<Spec = Value, Status = Value> {
     pub metadata: Metadata,
     /// What the user wants. A kind without a spec has `()` or `Value` here.
     pub spec: Spec,
-    /// What was reported last; none before the first report, and none if it does not decode as `Status` any more: a status
-    /// can always be computed afresh.
-    pub status: Option<Status>,
     api_version: String,
     kind: String,
     text: String,
     whole: OnceCell<Value>,
+    status: PhantomData<fn() -> Status>,
 }
 
 /// The part of `.metadata` that every plugin may need; for the rest there is [`Object::at`].
@@ -69,26 +67,29 @@ struct Envelope<'a> {
     metadata: Metadata,
     #[serde(borrow)]
     spec: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
 }
 
-impl<Spec: DeserializeOwned, Status: DeserializeOwned> Object<Spec, Status> {
+#[derive(Deserialize)]
+struct Reported<Status> {
+    status: Option<Status>,
+}
+
+impl<Spec: DeserializeOwned, Status> Object<Spec, Status> {
     /// From JSON text. A spec that does not decode is a terminal error: only a change of the object can help.
     pub(crate) fn decode(text: String) -> Result<Self> {
         let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|error| undecodable("the object", &error))?;
         let spec = serde_json::from_str(envelope.spec.map_or("null", RawValue::get))
             .map_err(|error| undecodable(&format!("spec of {} {}", envelope.kind, envelope.metadata.name), &error))?;
-        let status = envelope.status.and_then(|status| serde_json::from_str(status.get()).ok());
         let Envelope { api_version, kind, metadata, .. } = envelope;
-        Ok(Self { metadata, spec, status, api_version, kind, text, whole: OnceCell::new() })
+        Ok(Self { metadata, spec, api_version, kind, text, whole: OnceCell::new(), status: PhantomData })
     }
 }
 
 fn undecodable(what: &str, error: &serde_json::Error) -> Error {
     // The position counts from the start of a part that nobody sees.
+    let position = format!(" at line {} column {}", error.line(), error.column());
     let error = error.to_string();
-    let cause = error.split(" at line ").next().unwrap_or_default();
+    let cause = error.strip_suffix(&position).unwrap_or(&error);
     Error::terminal(format!("{what} does not decode: {cause}")).reason("InvalidSpec")
 }
 
@@ -131,6 +132,15 @@ impl<Spec, Status> Object<Spec, Status> {
         whole.pointer(pointer).unwrap_or(NOTHING)
     }
 
+    /// What was reported last, decoded when it is asked for. None before the first report, and none if it does not decode as
+    /// `Status` any more: a status can always be computed afresh.
+    pub fn status(&self) -> Option<Status>
+    where
+        Status: DeserializeOwned,
+    {
+        serde_json::from_str::<Reported<Status>>(&self.text).ok()?.status
+    }
+
     /// Whether the object's own controller has seen its present spec (`status.observedGeneration` is
     /// `metadata.generation`): before that, the rest of the status speaks of an older one.
     pub fn is_observed(&self) -> bool {
@@ -164,7 +174,7 @@ impl<Spec, Status> Object<Spec, Status> {
     }
 
     /// The same object with other types.
-    pub fn cast<S: DeserializeOwned, T: DeserializeOwned>(&self) -> Result<Object<S, T>> {
+    pub fn cast<S: DeserializeOwned, T>(&self) -> Result<Object<S, T>> {
         Object::decode(self.text.clone())
     }
 
@@ -233,7 +243,9 @@ mod tests {
     fn a_kind_without_a_spec_decodes_and_a_status_of_an_older_version_counts_as_none() {
         assert!(decode::<()>(json!({ "kind": "ConfigMap", "data": {} })).is_ok());
         let old: Object<Value, Hello> = Object::decode(json!({ "status": { "texts": [] } }).to_string()).unwrap();
-        assert!(old.status.is_none());
+        assert!(old.status().is_none());
+        let new: Object<Value, Hello> = Object::decode(json!({ "status": { "text": "a" } }).to_string()).unwrap();
+        assert_eq!(new.status().unwrap().text, "a");
     }
 
     #[test]

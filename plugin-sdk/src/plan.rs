@@ -155,7 +155,7 @@ impl Plan {
 
     /// The fields of `.status` that this plugin decides, conditions aside. Without it, the status stays as it is.
     pub fn status(mut self, status: impl Serialize) -> Self {
-        match serde_json::to_value(&status) {
+        match serde_json::to_string(&status) {
             Ok(status) => self.report.status = Some(status),
             Err(error) => self.fail("status", &error),
         }

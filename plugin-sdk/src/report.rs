@@ -2,8 +2,6 @@
 //!
 //! It knows nothing of how they are written; the host merges them into one request.
 
-use serde_json::Value;
-
 /// One entry of `.status.conditions`.
 ///
 /// ```
@@ -70,7 +68,8 @@ impl Event {
 /// Goes with a plan as well as with an error.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
-    pub status: Option<Value>,
+    /// JSON text.
+    pub status: Option<String>,
     pub conditions: Vec<Condition>,
     pub events: Vec<Event>,
 }
