@@ -114,7 +114,7 @@ fn tests_of(file: &str, text: &str) -> Result<Vec<Test>> {
         } else if let Some(rest) = line.trim_start_matches("async ").strip_prefix("fn ").filter(|_| !ids.is_empty()) {
             let name = rest.split(['(', '<']).next().unwrap_or(rest).to_owned();
             tests.push(Test { name, file: file.to_owned(), ids: std::mem::take(&mut ids), breaks: breaks.take() });
-        } else if !(line.starts_with("///") || line.starts_with("#[")) && !ids.is_empty() {
+        } else if !(ids.is_empty() || line.starts_with("///") || line.starts_with("#[")) {
             bail!("`Promises: {}` stands above no test, but above `{line}`", ids.join(", "));
         }
     }
