@@ -2,6 +2,7 @@
 //!
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
-pub mod contract;
-pub mod identity;
 pub mod names;
+pub mod contract;
+pub mod watch;
+pub mod identity;

@@ -1,0 +1,297 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::names::{Account, Cluster, Kind, PluginId};
+
+const HELLO: &str = "demo.reef.dev/v1/Hello";
+const CONFIG: &str = "v1/ConfigMap";
+
+type Woken = Arc<Mutex<Vec<(Key, Reason)>>>;
+
+/// A registry whose watches are fed by hand.
+struct Room {
+    registry: Registry,
+    woken: Woken,
+}
+
+impl Room {
+    fn new() -> Self {
+        let woken = Woken::default();
+        let log = Arc::clone(&woken);
+        let wake: Waker = Arc::new(move |key, reason| log.lock().push((key, reason)));
+        Self { registry: Registry::new(wake), woken }
+    }
+
+    fn join(&self, kind: &str, plugin: &str, role: Role) -> Membership {
+        self.lend(kind, plugin, role, Actor::Host)
+    }
+
+    fn lend(&self, kind: &str, plugin: &str, role: Role, lender: Actor) -> Membership {
+        let interest = Interest { plugin: PluginId::new("a", plugin), role };
+        self.registry.join(scope(kind), lender, interest, |_| tokio::spawn(std::future::pending::<()>()).abort_handle())
+    }
+
+    fn list(&self, membership: &Membership, version: u64, objects: &[Value]) {
+        let watch = &membership.watch;
+        let list = json!({ "metadata": { "resourceVersion": version.to_string() }, "items": objects });
+        watch.begin_list();
+        self.registry.page(watch, Page::parse(list.to_string().as_bytes(), &watch.scope.kind).unwrap()).unwrap();
+        self.registry.finish_list(watch).unwrap();
+    }
+
+    fn event(&self, membership: &Membership, what: &str, object: &Value) {
+        let watch = &membership.watch;
+        let line = json!({ "type": what, "object": object }).to_string();
+        self.registry.event(watch, Event::parse(line.as_bytes(), &watch.scope.kind).unwrap()).unwrap();
+    }
+
+    /// Plugin, name of the key's object and reason of every wake since the last time.
+    fn woken(&self) -> Vec<String> {
+        let woken = std::mem::take(&mut *self.woken.lock());
+        let mut said: Vec<_> = woken.iter().map(|(k, reason)| format!("{} {} {reason:?}", k.plugin.name, k.object.name)).collect();
+        said.sort();
+        said
+    }
+}
+
+fn scope(kind: &str) -> Scope {
+    Scope::new(Cluster::local(), kind.parse().unwrap(), "a")
+}
+
+fn object(kind: &str, name: &str, version: u64, owner: Option<&str>) -> Value {
+    let kind: Kind = kind.parse().unwrap();
+    let owners: Vec<Value> =
+        owner.iter().map(|o| json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Hello", "name": o, "uid": format!("uid-{o}") })).collect();
+    let meta = json!({ "name": name, "namespace": "a", "uid": format!("uid-{name}"), "resourceVersion": version.to_string(), "ownerReferences": owners });
+    json!({ "apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": meta })
+}
+
+fn entry(object: &Value) -> Arc<Entry> {
+    Arc::new(Entry::parse(object.to_string().as_bytes(), None).unwrap())
+}
+
+fn key(plugin: &str, name: &str) -> Key {
+    let object = ObjectId::new(HELLO.parse().unwrap(), "a", name);
+    Key { plugin: PluginId::new("a", plugin), cluster: Cluster::local(), object }
+}
+
+fn owned(mark: &str) -> Role {
+    Role::Owned { by: HELLO.parse().unwrap(), mark: mark.into() }
+}
+
+fn read(name: &str) -> Read {
+    Read { object: ObjectId::new(CONFIG.parse().unwrap(), "a", name), fields: Vec::new() }
+}
+
+#[tokio::test]
+async fn primaries_wake_once_the_list_is_complete_and_children_of_the_list_do_not() {
+    let room = Room::new();
+    let (hellos, configs) = (room.join(HELLO, "p", Role::Primary), room.join(CONFIG, "p", owned("p")));
+    let watch = &hellos.watch;
+    watch.begin_list();
+    assert!(room.registry.get(&scope(HELLO), "a", "x").is_err());
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None), object(HELLO, "y", 4, None)]);
+    room.list(&configs, 10, &[object(CONFIG, "c", 3, Some("x"))]);
+    assert_eq!(room.woken(), ["p x Initial", "p y Initial"]);
+    assert_eq!(*watch.sync.borrow(), SyncState::Synced);
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+    assert!(room.registry.get(&scope(HELLO), "a", "z").unwrap().is_none());
+    assert_eq!(room.registry.owned_by(&scope(CONFIG), "uid-x").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn two_plugins_share_one_watch_and_one_copy_and_both_get_the_event() {
+    let room = Room::new();
+    let one = room.join(HELLO, "p", Role::Primary);
+    room.list(&one, 10, &[object(HELLO, "x", 3, None)]);
+    room.woken();
+    let two = room.join(HELLO, "q", Role::Primary);
+    assert!(Arc::ptr_eq(&one.watch, &two.watch));
+    assert_eq!(room.woken(), ["q x Initial"], "the second is told at once, and nobody else");
+    room.event(&one, "MODIFIED", &object(HELLO, "x", 11, None));
+    assert_eq!(room.woken(), ["p x Changed", "q x Changed"]);
+    assert_eq!(room.registry.scopes().iter().map(|s| (s.objects, s.subscribers)).collect::<Vec<_>>(), [(1, 2)]);
+}
+
+#[tokio::test]
+async fn the_last_one_out_takes_watch_and_store_along() {
+    let room = Room::new();
+    let (one, two) = (room.join(HELLO, "p", Role::Primary), room.join(HELLO, "q", Role::Primary));
+    room.list(&one, 10, &[object(HELLO, "x", 3, None)]);
+    room.registry.leave(&one);
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+    room.registry.leave(&two);
+    let left = Arc::downgrade(&two.watch);
+    drop((one, two));
+    assert!(room.registry.get(&scope(HELLO), "a", "x").is_err() && room.registry.scopes().is_empty());
+    assert!(left.upgrade().is_none(), "the store is freed");
+}
+
+#[tokio::test]
+async fn the_lenders_are_those_who_are_there() {
+    let room = Room::new();
+    let lender = |name| Actor::Account(Account::new("a", name));
+    let one = room.lend(HELLO, "p", Role::Primary, lender("one"));
+    let two = room.lend(HELLO, "q", Role::Primary, lender("two"));
+    assert_eq!(*two.watch.lenders.borrow(), [lender("one"), lender("two")]);
+    room.registry.leave(&one);
+    assert_eq!(*two.watch.lenders.borrow(), [lender("two")]);
+}
+
+#[tokio::test]
+async fn an_own_write_wakes_other_plugins_and_other_keys_once_and_its_author_never() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", owned("p"));
+    let _others = room.join(CONFIG, "q", Role::Primary);
+    room.list(&configs, 10, &[]);
+    room.registry.set_reads(&key("p", "reader"), &[read("c")]);
+    let child = object(CONFIG, "c", 11, Some("x"));
+    room.registry.record(&entry(&child), &key("p", "x"));
+    assert_eq!(room.woken(), ["p reader Dependency", "q c Changed"]);
+    room.event(&configs, "ADDED", &child);
+    assert!(room.woken().is_empty(), "the echo");
+    room.event(&configs, "MODIFIED", &object(CONFIG, "c", 12, Some("x")));
+    assert_eq!(room.woken(), ["p reader Dependency", "p x Child", "q c Changed"]);
+    room.registry.record_deleted(&entry(&child).id, "uid-c", &key("p", "x"));
+    assert_eq!(room.woken(), ["p reader Dependency", "q c Changed"]);
+    room.event(&configs, "DELETED", &object(CONFIG, "c", 13, Some("x")));
+    assert!(room.woken().is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_overtakes_its_own_answer_does_not_wake_the_author() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", owned("p"));
+    let _others = room.join(CONFIG, "q", Role::Primary);
+    room.list(&configs, 10, &[]);
+    let child = object(CONFIG, "c", 11, Some("x"));
+    let writing = room.registry.writing(&key("p", "x"), &entry(&child).id);
+    room.event(&configs, "ADDED", &child);
+    assert_eq!(room.woken(), ["q c Changed"]);
+    room.registry.record(&entry(&child), &key("p", "x"));
+    drop(writing);
+    assert!(room.woken().is_empty());
+}
+
+#[tokio::test]
+async fn what_others_do_during_a_write_reaches_the_author_after_it() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", owned("p"));
+    room.list(&configs, 10, &[object(CONFIG, "c", 3, Some("x"))]);
+    let own = object(CONFIG, "c", 12, Some("x"));
+    let writing = room.registry.writing(&key("p", "x"), &entry(&own).id);
+    room.event(&configs, "MODIFIED", &object(CONFIG, "c", 11, Some("x")));
+    room.event(&configs, "MODIFIED", &own);
+    room.registry.record(&entry(&own), &key("p", "x"));
+    assert!(room.woken().is_empty());
+    drop(writing);
+    assert_eq!(room.woken(), ["p x Child"], "for version 11");
+
+    let failed = room.registry.writing(&key("p", "x"), &entry(&own).id);
+    room.event(&configs, "MODIFIED", &object(CONFIG, "c", 13, Some("x")));
+    drop(failed);
+    assert_eq!(room.woken(), ["p x Child"], "without an answer nothing is known to be an echo");
+}
+
+#[tokio::test]
+async fn an_overtaken_change_wakes_the_author_of_the_write() {
+    let room = Room::new();
+    let hellos = room.join(HELLO, "p", Role::Primary);
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    room.woken();
+    room.registry.record(&entry(&object(HELLO, "x", 12, None)), &key("p", "x"));
+    room.event(&hellos, "MODIFIED", &object(HELLO, "x", 11, None));
+    assert_eq!(room.woken(), ["p x Changed"]);
+}
+
+#[tokio::test]
+async fn a_list_after_a_gap_wakes_self_owner_and_reader_of_what_changed_or_vanished() {
+    let room = Room::new();
+    let (hellos, configs) = (room.join(HELLO, "p", Role::Primary), room.join(CONFIG, "p", owned("p")));
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None), object(HELLO, "y", 4, None)]);
+    room.list(&configs, 10, &[object(CONFIG, "c", 3, Some("x")), object(CONFIG, "d", 4, Some("y"))]);
+    room.registry.set_reads(&key("p", "reader"), &[read("c")]);
+    room.woken();
+    room.list(&hellos, 20, &[object(HELLO, "x", 15, None), object(HELLO, "y", 4, None)]);
+    assert_eq!(room.woken(), ["p x Relist"]);
+    room.list(&configs, 20, &[object(CONFIG, "d", 4, Some("y"))]);
+    assert_eq!(room.woken(), ["p reader Relist", "p x Relist"]);
+}
+
+#[tokio::test]
+async fn whoever_read_a_kind_that_was_not_complete_is_woken_when_it_is() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", Role::Read);
+    room.registry.add_read(&key("p", "x"), &read("absent"));
+    assert!(room.registry.get(&scope(CONFIG), "a", "absent").is_err());
+    room.list(&configs, 10, &[]);
+    assert_eq!(room.woken(), ["p x Dependency"]);
+}
+
+#[tokio::test]
+async fn what_nobody_may_read_any_more_is_not_served_and_comes_back_with_initial_wakes() {
+    let room = Room::new();
+    let hellos = room.join(HELLO, "p", Role::Primary);
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    room.woken();
+    hellos.watch.withdraw("hellos is forbidden".into(), true);
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap_err().to_string().contains("hellos is forbidden"));
+    assert_eq!(*hellos.watch.sync.borrow(), SyncState::Failed { message: "hellos is forbidden".into(), forbidden: true });
+    assert!(hellos.watch.must_list());
+    let _late = room.join(HELLO, "q", Role::Primary);
+    assert!(room.woken().is_empty());
+    room.list(&hellos, 20, &[object(HELLO, "x", 3, None)]);
+    assert_eq!(room.woken(), ["p x Initial", "q x Initial"]);
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_leaves_a_complete_store_readable_and_says_so() {
+    let room = Room::new();
+    let hellos = room.join(HELLO, "p", Role::Primary);
+    hellos.watch.is_late("connection refused".into());
+    assert!(matches!(&*hellos.watch.sync.borrow(), SyncState::Failed { forbidden: false, .. }));
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    hellos.watch.is_late("connection refused".into());
+    assert_eq!(*hellos.watch.sync.borrow(), SyncState::Synced);
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+    assert_eq!(room.registry.scopes()[0].last_error.as_deref(), Some("connection refused"));
+}
+
+#[tokio::test]
+async fn a_callback_is_told_everything_in_order_the_first_list_too() {
+    let room = Room::new();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let callback = || {
+        let log = Arc::clone(&log);
+        Role::Callback(Arc::new(move |change: Change| {
+            log.lock().push(format!("{} {:?}", change.id.name, change.entry.map(|e| e.resource_version)));
+        }))
+    };
+    let said = || std::mem::take(&mut *log.lock());
+    let hellos = room.join(HELLO, "host", callback());
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    room.event(&hellos, "MODIFIED", &object(HELLO, "x", 11, None));
+    assert_eq!(said(), ["x Some(3)", "x Some(11)"]);
+    let _late = room.join(HELLO, "host", callback());
+    assert_eq!(said(), ["x Some(11)"]);
+    room.event(&hellos, "DELETED", &object(HELLO, "x", 12, None));
+    assert_eq!(said(), ["x None", "x None"]);
+    assert!(room.woken().is_empty());
+}
+
+#[tokio::test]
+async fn a_private_watch_of_one_object_holds_nothing_else() {
+    let room = Room::new();
+    let only = Scope { only: Some((Account::new("a", "p"), "c".into())), ..scope(CONFIG) };
+    let interest = Interest { plugin: PluginId::new("a", "p"), role: Role::Read };
+    let start = |_: &Arc<Watch>| tokio::spawn(std::future::pending::<()>()).abort_handle();
+    let private = room.registry.join(only.clone(), Actor::Host, interest, start);
+    room.list(&private, 10, &[]);
+    for name in ["c", "d"] {
+        room.registry.record(&entry(&object(CONFIG, name, 11, None)), &key("p", "x"));
+    }
+    assert!(room.registry.get(&only, "a", "c").unwrap().is_some());
+    assert!(room.registry.get(&only, "a", "d").unwrap().is_none());
+    assert!(room.registry.get(&scope(CONFIG), "a", "c").is_err(), "nobody else sees it");
+}
