@@ -195,6 +195,7 @@ fn hand_out(shared: &Arc<Shared>) {
             let mut taken = Taken { shared: shared.clone(), job, verdict: Verdict::Retry(None) };
             tokio::spawn(async move {
                 taken.verdict = run::run(&taken.shared, &taken.job).await;
+                drop(taken);
             });
         }
     }

@@ -87,8 +87,8 @@ table! {
         "1 while the condition of a Plugin is True, else 0.";
     failing: IntGaugeVec, "reef_plugin_failing_objects", ["controller"],
         "Objects of a plugin whose last reconcile failed.";
-    writes: IntCounterVec, "reef_writes_total", ["controller", "verb", "result"],
-        "Writes made for a plugin by verb and result: ok, or why not.";
+    writes: IntCounterVec, "reef_writes_total", ["controller"],
+        "Requests made for a plugin to write something, accepted or not.";
     ended: IntCounterVec, "reef_sandbox_ended_total", ["controller", "reason"],
         "Reconciles that the sandbox ended, by reason.";
     sandbox_seconds: HistogramVec, "reef_sandbox_duration_seconds", ["controller"],

@@ -119,7 +119,8 @@ impl Cluster {
     pub async fn delete(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
         let path = self.path(kind, namespace, Some(name)).await?;
         let options = serde_json::json!({ "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background" });
-        let request = http::Request::delete(path).header("content-type", "application/json").body(serde_json::to_vec(&options)?)?;
+        let request =
+            http::Request::delete(path).header("content-type", "application/json").body(serde_json::to_vec(&options)?)?;
         match self.client.request::<Value>(request).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -198,7 +199,8 @@ impl Cluster {
         for api_version in api_versions {
             let Ok(request) = http::Request::get(root(api_version)).body(Vec::new()) else { continue };
             let Ok(list) = self.client.request::<ResourceList>(request).await else { continue };
-            let wanted = |entry: &ResourceEntry| entry.namespaced && !entry.name.contains('/') && entry.verbs.iter().any(|v| v == "list");
+            let wanted =
+                |entry: &ResourceEntry| entry.namespaced && !entry.name.contains('/') && entry.verbs.iter().any(|v| v == "list");
             for entry in list.resources.into_iter().filter(wanted) {
                 for object in self.list(&format!("{api_version}/{}", entry.kind), namespace).await.unwrap_or_default() {
                     text += &describe(&format!("{api_version}/{}", entry.kind), object);
@@ -213,7 +215,11 @@ fn describe(kind: &str, mut object: Value) -> String {
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
-    format!("--- {kind} {}\n{}\n", object["metadata"]["name"].as_str().unwrap_or("?"), serde_norway::to_string(&object).unwrap_or_default())
+    format!(
+        "--- {kind} {}\n{}\n",
+        object["metadata"]["name"].as_str().unwrap_or("?"),
+        serde_norway::to_string(&object).unwrap_or_default()
+    )
 }
 
 /// The condition of a type, if the object has it.
@@ -238,7 +244,8 @@ impl Identity {
         let metadata = &object["metadata"];
         let api_version = text(&object["apiVersion"]).context("the object has no apiVersion")?;
         let kind = text(&object["kind"]).context("the object has no kind")?;
-        let name = text(&metadata["name"]).or_else(|| text(&metadata["generateName"])).context("the object has no metadata.name")?;
+        let name =
+            text(&metadata["name"]).or_else(|| text(&metadata["generateName"])).context("the object has no metadata.name")?;
         Ok(Self { kind: format!("{api_version}/{kind}"), namespace: text(&metadata["namespace"]), name })
     }
 }

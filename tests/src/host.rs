@@ -46,11 +46,11 @@ impl Host {
     /// Returns when its admin server listens, which is before it is ready.
     pub async fn start(supervisor: &Arc<Supervisor>, options: &Options) -> Result<Self> {
         let log = free_log(supervisor.dir(), &options.class);
-        let server =
-            Server { program: paths::binary("reef")?, args: args(options), env: options.env.clone(), log: log.clone() };
+        let server = Server { program: paths::binary("reef")?, args: args(options), env: options.env.clone(), log: log.clone() };
         let process = supervisor.spawn(server)?;
         let mut host = Self { process, log, admin: String::new() };
-        let line = host.wait_for_log("says where its admin server listens", |line| message(line) == "admin server listening").await?;
+        let line =
+            host.wait_for_log("says where its admin server listens", |line| message(line) == "admin server listening").await?;
         host.admin = field(&line, "address").context("the line `admin server listening` has no field `address`")?.to_owned();
         Ok(host)
     }
@@ -139,9 +139,9 @@ impl Host {
 
     /// One request to the admin server: status code and body.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(&self.admin).await.with_context(|| {
-            format!("cannot reach the host's admin server at {}:\n{}", self.admin, self.log_tail(60))
-        })?;
+        let mut stream = TcpStream::connect(&self.admin)
+            .await
+            .with_context(|| format!("cannot reach the host's admin server at {}:\n{}", self.admin, self.log_tail(60)))?;
         // HTTP/1.0: the answer ends with the connection, and is not chunked.
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin).as_bytes()).await?;
         let mut answer = Vec::new();

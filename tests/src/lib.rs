@@ -4,6 +4,8 @@
 //! `cluster` talks to the API server as its admin, `audit` reads what everybody did, `host` runs `reef host`, and `world` gives
 //! each test a namespace of its own on one shared control plane. Nothing here knows the host's code: it sees what a user sees.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value is indexed by key, and answers null for one that it has not")]
+
 pub mod audit;
 pub mod certificates;
 pub mod cluster;

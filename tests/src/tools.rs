@@ -5,6 +5,7 @@
 mod build;
 
 use std::{
+    collections::HashSet,
     env,
     path::{Path, PathBuf},
     process::Command,
@@ -28,13 +29,8 @@ pub struct Wanted {
     at_least: (u32, u32),
 }
 
-pub const ETCD: Wanted = Wanted {
-    name: "etcd",
-    module: "etcd",
-    package: "go.etcd.io/etcd/server/v3",
-    version: &["--version"],
-    at_least: (3, 5),
-};
+pub const ETCD: Wanted =
+    Wanted { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3", version: &["--version"], at_least: (3, 5) };
 pub const KUBE_APISERVER: Wanted = kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", &["--version"]);
 pub const KUBE_CONTROLLER_MANAGER: Wanted =
     kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &["--version"]);
@@ -95,6 +91,9 @@ fn candidates(wanted: Wanted) -> Result<Vec<(PathBuf, &'static str)>> {
     found.extend(env::split_paths(&path).map(|dir| (dir.join(wanted.name), "from PATH")));
     found.push((build::place(wanted)?, "from the cache"));
     found.retain(|(path, _)| path.is_file());
+    // `/bin` is often `/usr/bin` again.
+    let mut seen = HashSet::new();
+    found.retain(|(path, _)| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
     Ok(found)
 }
 

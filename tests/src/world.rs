@@ -165,7 +165,9 @@ impl Scene<'_> {
         text += "--- audit log: requests of Reef in this namespace, and its refused ones elsewhere\n";
         let requests = self.world.audit.since(self.begin).unwrap_or_default();
         let ours = requests.iter().filter(|request| request.is_by_reef());
-        for request in ours.filter(|request| request.object_ref.namespace == self.namespace || request.response_status.code >= 400) {
+        for request in
+            ours.filter(|request| request.object_ref.namespace == self.namespace || request.response_status.code >= 400)
+        {
             text += &format!("{}\n", request.line());
         }
         text
@@ -203,7 +205,7 @@ fn shared() -> (&'static Runtime, &'static World) {
 
 #[expect(clippy::panic, reason = "this is how a test fails")]
 fn fail(error: &anyhow::Error) -> ! {
-    panic!("{error:?}")
+    panic!("{error:#}")
 }
 
 fn yaml_files(dir: &Path) -> Result<Vec<PathBuf>> {

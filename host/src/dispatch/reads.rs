@@ -58,13 +58,12 @@ impl HubReads {
 
     async fn synced(&self, scope: &Scope, object: &ObjectId) -> Result<(), ReadError> {
         let mut state = self.live.reading(&self.hub, scope, &self.account);
-        let known = tokio::time::timeout(FILLING, state.wait_for(|state| *state != SyncState::Pending)).await;
+        let filled = state.wait_for(|state| *state != SyncState::Pending);
+        let known = tokio::time::timeout(FILLING, filled).await.map(|state| state.map(|state| state.clone()));
         match known {
-            Ok(Ok(state)) => match &*state {
-                SyncState::Failed { forbidden: true, message } => Err(ReadError::Forbidden(message.clone())),
-                SyncState::Synced => Ok(()),
-                SyncState::Failed { .. } | SyncState::Pending => Err(self.unknown(object).await),
-            },
+            Ok(Ok(SyncState::Synced)) => Ok(()),
+            Ok(Ok(SyncState::Failed { forbidden: true, message })) => Err(ReadError::Forbidden(message)),
+            Ok(Ok(SyncState::Failed { .. })) => Err(self.unknown(object).await),
             _ => Err(ReadError::NotSynced(object.kind.clone())),
         }
     }

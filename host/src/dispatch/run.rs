@@ -112,8 +112,8 @@ impl Run<'_> {
             return if held { self.settle(self.shared.applier.release(&author, &owner).await) } else { gone(self.shared, self.job) };
         }
         let outcome = self.call(&owner.entry, &owner.resource, seed).await;
-        self.shared.hub.set_reads(&self.job.key, outcome.reads);
         self.measure(&outcome);
+        self.shared.hub.set_reads(&self.job.key, outcome.reads);
         let applier = &self.shared.applier;
         match outcome.result {
             Ok(plan) => self.settle(applier.apply(&author, &owner, &plan, outcome.read_failed).await),
@@ -155,7 +155,7 @@ impl Run<'_> {
         metrics.sandbox_seconds.with_label_values(&[&plugin]).observe(outcome.usage.wall.as_secs_f64());
         metrics.sandbox_cpu.with_label_values(&[&plugin]).add(outcome.usage.cpu.as_secs_f64());
         if let Err(Ended::Trapped { reason, .. }) = &outcome.result {
-            metrics.ended.with_label_values(&[&plugin, reason]).inc();
+            metrics.ended.with_label_values(&[plugin.as_str(), reason]).inc();
         }
     }
 

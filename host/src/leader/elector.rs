@@ -144,7 +144,7 @@ impl Elector {
         if let Ok((term, _)) = self.gate.pass()
             && led != Ok(term)
         {
-            tracing::info!(lease = %self.lease(), identity = %self.options.identity, %term, "leading");
+            tracing::info!(lease = %self.lease(), identity = %self.options.identity, term = term.0, "leading");
         }
         Ok(Rest::Sleep(self.options.retry))
     }

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -33,8 +33,18 @@ enum Args {
     },
 }
 
-fn main() -> Result<()> {
-    match Args::parse() {
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reef-testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    match args {
         Args::Tools => print_tools(),
         Args::Up { dir } => up(&dir),
         Args::Down { dir } => down(&dir),
@@ -95,7 +105,8 @@ fn hold(dir: &Path) -> Result<()> {
 
 fn down(dir: &Path) -> Result<()> {
     let dir = std::path::absolute(dir)?;
-    let pid = fs::read_to_string(holder_file(&dir, "pid")).with_context(|| format!("nothing was started in {}", dir.display()))?;
+    let pid =
+        fs::read_to_string(holder_file(&dir, "pid")).with_context(|| format!("nothing was started in {}", dir.display()))?;
     let pid = rustix::process::Pid::from_raw(pid.trim().parse()?).context("not a process id")?;
     // The supervisor sees the closed pipe, and ends the rest.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

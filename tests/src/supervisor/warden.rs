@@ -83,7 +83,9 @@ pub fn leash(program: &Path, args: &[String]) -> Result<()> {
 
 /// Waits for the end without reaping, takes the number off the list, and only then lets the kernel reuse it.
 fn reap(id: u64, pid: Pid, mut child: Child, alive: &Alive) {
-    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+    {}
     if let Some(group) = locked(alive).remove(&id) {
         // Whatever the server started and left behind.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);

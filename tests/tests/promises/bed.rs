@@ -12,32 +12,39 @@ use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_killed_test_leaves_neither_processes_nor_files() {
-    let (mut holder, dir) = hold_a_control_plane("killed-test");
+    let (holder, dir) = hold_a_control_plane("killed-test");
     assert_eq!(processes_of(&dir, "kube-apiserver").len(), 1);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    drop(holder);
     wait_until("everything is gone", || processes_of(&dir, "").is_empty() && !dir.exists());
 }
 
 #[test]
 fn servers_die_with_their_supervisor_too() {
-    let (mut holder, dir) = hold_a_control_plane("killed-supervisor");
+    let (holder, dir) = hold_a_control_plane("killed-supervisor");
     let supervisor = processes_of(&dir, " supervise ");
     assert_eq!(supervisor.len(), 1);
     kill_process(Pid::from_raw(supervisor[0]).unwrap(), Signal::KILL).unwrap();
     wait_until("the servers are gone", || processes_of(&dir, "etcd").is_empty() && processes_of(&dir, "kube-").is_empty());
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    drop(holder);
     fs::remove_dir_all(&dir).unwrap();
 }
 
 /// A process that stands for a test: it has started a control plane and keeps it.
-fn hold_a_control_plane(name: &str) -> (Child, PathBuf) {
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn hold_a_control_plane(name: &str) -> (Holder, PathBuf) {
     let dir = std::env::temp_dir().join(format!("reef-bed-{}-{name}", std::process::id()));
     let testbed = paths::binary("reef-testbed").unwrap();
-    let mut holder = Command::new(testbed).arg("hold").arg(&dir).stdout(Stdio::null()).spawn().unwrap();
+    let mut holder = Holder(Command::new(testbed).arg("hold").arg(&dir).stdout(Stdio::null()).spawn().unwrap());
     wait_until("the control plane serves", || {
-        assert!(holder.try_wait().unwrap().is_none(), "the control plane did not start");
+        assert!(holder.0.try_wait().unwrap().is_none(), "the control plane did not start");
         dir.join("ready").exists()
     });
     (holder, dir)
