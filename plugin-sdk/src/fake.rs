@@ -2,14 +2,19 @@
 //!
 //! Objects from YAML in, a plan out. It answers reads and remembers them; it applies nothing and knows no host.
 
-use std::{cell::{Cell, RefCell}, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     context::{Context, parse_kind},
-    entry::Reconcile,
+    entry::Function,
     error::{Error, Result},
     object::Object,
     plan::Finished,
@@ -84,15 +89,11 @@ impl Fake {
 
     /// Calls a function with an object from YAML (or JSON), just as the host would: a spec that does not decode and a plan
     /// that is no plan are errors here too.
-    pub fn run<Spec: DeserializeOwned, Status>(
-        &self,
-        function: impl Reconcile<Spec, Status>,
-        object: &str,
-    ) -> Result<Planned> {
+    pub fn run<Spec: DeserializeOwned, Status>(&self, function: Function<Spec, Status>, object: &str) -> Result<Planned> {
         let object = documents(object)?.pop().ok_or_else(|| Error::terminal("there is no object in the YAML"))?;
         let object: Object<Spec, Status> = Object::decode(object.to_string())?;
         let context = self.context(object.namespace())?;
-        let finished = function.call(object, &context)?.finish()?;
+        let finished = function(object, &context)?.finish()?;
         Planned::new(finished)
     }
 

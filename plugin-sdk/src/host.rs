@@ -112,11 +112,8 @@ fn reported(report: report::Report) -> Report {
         reason: condition.reason,
         message: condition.message,
     };
-    let event = |event: report::Event| types::Event {
-        severity: event.severity.into(),
-        reason: event.reason,
-        message: event.message,
-    };
+    let event =
+        |event: report::Event| types::Event { severity: event.severity.into(), reason: event.reason, message: event.message };
     Report {
         status: report.status,
         conditions: report.conditions.into_iter().map(condition).collect(),

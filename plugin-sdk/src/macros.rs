@@ -45,10 +45,14 @@ macro_rules! plugin {
             "\",\"reconciles\":[", $crate::__plugin_entries!($([$($key $value)*])+), "]}",
         );
 
+        /// There for its name alone, which the compiler says about a second one.
+        mod one_plugin_line_per_crate_and_semicolons_between_several_kinds {}
+
         const _: () = {
             $crate::__plugin_check!(@package);
             const KINDS: &[&str] = &[$($crate::__plugin_kind!($($key $value)*)),+];
             $(
+                $crate::__plugin_has_kind!($($key)*);
                 const _: () = {
                     const FOR: &str = $crate::__plugin_kind!($($key $value)*);
                     const OPTIONS: &[&str] = &[$(::core::stringify!($key)),*];
@@ -153,14 +157,22 @@ macro_rules! __plugin_has_cleanup {
     ($key:ident $($rest:ident)*) => { $crate::__plugin_has_cleanup!($($rest)*) };
 }
 
-/// The kind that an entry is for.
+/// The kind that an entry is for; empty if it is missing, which is said once, below.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin_kind {
-    () => { ::core::compile_error!("plugin!: say which kind the function reconciles, as in `for: \"demo.reef.dev/v1/Hello\"`") };
+    () => { "" };
     (for $kind:literal $($rest:tt)*) => { $kind };
     (for $kind:tt $($rest:tt)*) => { "" };
     ($key:ident $value:tt $($rest:tt)*) => { $crate::__plugin_kind!($($rest)*) };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __plugin_has_kind {
+    () => { ::core::compile_error!("plugin!: say which kind the function reconciles, as in `for: \"demo.reef.dev/v1/Hello\"`"); };
+    (for $($rest:ident)*) => {};
+    ($key:ident $($rest:ident)*) => { $crate::__plugin_has_kind!($($rest)*); };
 }
 
 #[doc(hidden)]

@@ -101,21 +101,24 @@ fn list(probe: &Probe, cx: &Context) -> Result<Plan> {
 /// An API server stores none of these amounts as they are written here.
 fn quantity(probe: &Probe) -> Plan {
     let labels = json!({ "app": probe.name() });
-    Plan::new().own(probe.child("apps/v1/Deployment", json!({
-        "spec": {
-            "replicas": 1,
-            "selector": { "matchLabels": labels },
-            "template": {
-                "metadata": { "labels": labels },
-                "spec": { "containers": [{
-                    "name": "main",
-                    "image": "registry.example/none:1",
-                    "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" }, "limits": { "cpu": "2000m" } },
-                    "ports": [{ "containerPort": 8080 }],
-                }] },
+    Plan::new().own(probe.child(
+        "apps/v1/Deployment",
+        json!({
+            "spec": {
+                "replicas": 1,
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [{
+                        "name": "main",
+                        "image": "registry.example/none:1",
+                        "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" }, "limits": { "cpu": "2000m" } },
+                        "ports": [{ "containerPort": 8080 }],
+                    }] },
+                },
             },
-        },
-    })))
+        }),
+    ))
 }
 
 /// One line by each way that there is.
