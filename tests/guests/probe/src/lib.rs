@@ -40,6 +40,8 @@ fn reconcile(probe: Probe, cx: &Context) -> Result<Plan> {
         "counter" => counter(),
         "request" => request(cx)?,
         "read" => read(&probe, cx)?,
+        "chain" => chain(&probe, cx)?,
+        "slow" => slow(&probe),
         "list" => list(&probe, cx)?,
         "quantity" => quantity(&probe),
         "event" => Plan::new().event(Event::warning("Probed", "as asked")),
@@ -91,6 +93,25 @@ fn read(probe: &Probe, cx: &Context) -> Result<Plan> {
     let name = format!("{}-copy", probe.name());
     let copy = json!({ "metadata": { "name": name }, "data": { "value": source.at("/data/value") } });
     Ok(Plan::new().own(probe.child("v1/ConfigMap", copy)).status(json!({ "value": source.at("/data/value") })))
+}
+
+/// Counts up in a child, one step a run, each of which reads what the one before has written.
+fn chain(probe: &Probe, cx: &Context) -> Result<Plan> {
+    let name = format!("{}-chain", probe.name());
+    let before = cx.get("v1/ConfigMap", probe.namespace(), &name)?;
+    let before: usize = before.and_then(|child| child.at("/data/step").as_str()?.parse().ok()).unwrap_or(0);
+    let step = probe.spec.size.min(before + 1);
+    let child = json!({ "metadata": { "name": name }, "data": { "step": step.to_string() } });
+    let plan = Plan::new().own(probe.child("v1/ConfigMap", child));
+    Ok(if before < probe.spec.size { plan.after(Duration::ZERO) } else { plan })
+}
+
+/// Says when it begins and when it ends.
+fn slow(probe: &Probe) -> Plan {
+    println!("begins");
+    std::thread::sleep(Duration::from_millis(probe.spec.size as u64));
+    println!("ends");
+    Plan::new()
 }
 
 fn list(probe: &Probe, cx: &Context) -> Result<Plan> {
