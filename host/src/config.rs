@@ -194,7 +194,9 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let config = load("class-name: from-file\nlease-namespace: from-file\nmax-in-flight: 7\n", &["--class-name", "from-flag"]).unwrap();
+        let config =
+            load("class-name: from-file\nlease-namespace: from-file\nmax-in-flight: 7\n", &["--class-name", "from-flag"])
+                .unwrap();
         assert_eq!(config.class_name, "from-flag");
         assert_eq!(config.lease_namespace, "from-file");
         assert_eq!(config.max_in_flight, 7);

@@ -160,7 +160,11 @@ fn readiness(shared: &Shared) -> Vec<Check> {
     let plugins = dispatch::plugin_kind();
     let mut checks: Vec<Check> = Vec::new();
     for scope in shared.hub.scopes() {
-        let place = if scope.scope.namespace.is_empty() { "all namespaces".to_owned() } else { format!("namespace {}", scope.scope.namespace) };
+        let place = if scope.scope.namespace.is_empty() {
+            "all namespaces".to_owned()
+        } else {
+            format!("namespace {}", scope.scope.namespace)
+        };
         let result = match scope.last_error {
             _ if scope.synced => Ok(()),
             // One tenant's missing right must not make the host unready for all others; the plugin's status says it.

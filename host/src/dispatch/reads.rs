@@ -49,11 +49,7 @@ impl HubReads {
     /// Secrets are watched one by one, each with the plugin's own right; everything else by namespace, shared.
     fn scope(&self, object: &ObjectId) -> Scope {
         let scope = Scope::new(self.key.cluster.clone(), object.kind.clone(), &object.namespace);
-        if object.kind.is_secret() {
-            Scope { only: Some((self.account.clone(), object.name.clone())), ..scope }
-        } else {
-            scope
-        }
+        if object.kind.is_secret() { Scope { only: Some((self.account.clone(), object.name.clone())), ..scope } } else { scope }
     }
 
     async fn synced(&self, scope: &Scope, object: &ObjectId) -> Result<(), ReadError> {

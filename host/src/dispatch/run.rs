@@ -109,7 +109,11 @@ impl Run<'_> {
         let held = owner.entry.has_finalizer(&plan::finalizer(&self.running.revision.field_manager));
         let author = self.author();
         if owner.entry.deleting && !(self.entry.cleanup && held) {
-            return if held { self.settle(self.shared.applier.release(&author, &owner).await) } else { gone(self.shared, self.job) };
+            return if held {
+                self.settle(self.shared.applier.release(&author, &owner).await)
+            } else {
+                gone(self.shared, self.job)
+            };
         }
         let outcome = self.call(&owner.entry, &owner.resource, seed).await;
         self.measure(&outcome);

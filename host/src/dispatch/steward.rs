@@ -122,7 +122,9 @@ impl Steward {
                 let message = format!("acts as ServiceAccount {}, which may do all that the manifest says", revision.account);
                 said.put("Authorized", Truth::True, "Authorized", &message);
             }
-            Err(missing) if missing.reason == "Unknown" => said.put("Authorized", Truth::Unknown, missing.reason, &missing.message),
+            Err(missing) if missing.reason == "Unknown" => {
+                said.put("Authorized", Truth::Unknown, missing.reason, &missing.message)
+            }
             Err(missing) => said.put("Authorized", Truth::False, missing.reason, &missing.message),
         }
     }
@@ -185,7 +187,12 @@ impl Steward {
             (None, Some((reason, message))) if said.is_about_rights() => said.put("Ready", Truth::False, &reason, &message),
             (None, Some((reason, message))) => {
                 let digest = running.revision.digest.short();
-                said.put("Ready", Truth::True, "LastGood", &format!("{digest} runs on; the new one does not: {reason}: {message}"));
+                said.put(
+                    "Ready",
+                    Truth::True,
+                    "LastGood",
+                    &format!("{digest} runs on; the new one does not: {reason}: {message}"),
+                );
             }
         }
     }

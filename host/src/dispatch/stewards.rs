@@ -46,7 +46,8 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         };
         let Some(change) = change else { break };
         let id = PluginId::new(&change.id.namespace, &change.id.name);
-        let wanted = change.entry.and_then(|entry| parse(&entry)).filter(|plugin| plugin.spec.class_name == shared.options.class_name);
+        let wanted =
+            change.entry.and_then(|entry| parse(&entry)).filter(|plugin| plugin.spec.class_name == shared.options.class_name);
         match (wanted, stewards.get(&id)) {
             (Some(plugin), Some(steward)) => drop(steward.send_replace(Some(Arc::new(plugin)))),
             (Some(plugin), None) => {
