@@ -62,7 +62,8 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             }
         }
     }
-    while tasks.join_next().await.is_some() {}
+    // A steward may be waiting for a compiler or an API server; whatever it leaves undone, the next one does.
+    tasks.shutdown().await;
 }
 
 fn parse(entry: &Entry) -> Option<Plugin> {
