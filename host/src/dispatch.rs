@@ -70,13 +70,14 @@ pub struct Shared {
 /// The queue and the bell that says that something was put into it.
 pub struct Work {
     pub queue: Mutex<Queue>,
+    metrics: Metrics,
     bell: Notify,
     in_flight: AtomicUsize,
 }
 
 impl Work {
-    pub fn new(queue: Queue) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(queue), bell: Notify::new(), in_flight: AtomicUsize::new(0) })
+    pub fn new(queue: Queue, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::new(queue), metrics, bell: Notify::new(), in_flight: AtomicUsize::new(0) })
     }
 
     /// What the hub calls.
@@ -85,6 +86,7 @@ impl Work {
             Reason::Changed | Reason::Child | Reason::Dependency => Priority::Event,
             Reason::Initial | Reason::Relist => Priority::Background,
         };
+        self.metrics.queue_adds.with_label_values(&[&key.plugin.to_string()]).inc();
         self.queue.lock().add(key, priority, Instant::now());
         self.bell.notify_one();
     }
@@ -214,13 +216,20 @@ pub async fn drained(work: &Work, timeout: Duration) -> bool {
 /// Fills the gauges that are looked up when somebody asks.
 pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
     metrics.leading.with_label_values(&[lease]).set(shared.leader.gate().is_ok().into());
-    for (plugin, depth) in shared.work.queue.lock().depth() {
-        metrics.queue_depth.with_label_values(&[&plugin.to_string()]).set(i64::try_from(depth).unwrap_or(i64::MAX));
+    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    for load in shared.work.queue.lock().load() {
+        let plugin = load.plugin.to_string();
+        metrics.queue_depth.with_label_values(&[&plugin]).set(gauge(load.waiting));
+        metrics.active_workers.with_label_values(&[&plugin]).set(gauge(load.running));
+        metrics.max_concurrent.with_label_values(&[&plugin]).set(gauge(load.concurrency));
+        let failing = shared.failures.of(load.plugin).map_or(0, |failing| failing.count);
+        metrics.failing.with_label_values(&[&plugin]).set(failing.into());
     }
     for scope in shared.hub.scopes() {
         let labels = [&*scope.scope.kind.to_string(), &*scope.scope.namespace];
-        metrics.scope_objects.with_label_values(&labels).set(i64::try_from(scope.objects).unwrap_or(i64::MAX));
-        metrics.scope_bytes.with_label_values(&labels).set(i64::try_from(scope.bytes).unwrap_or(i64::MAX));
+        metrics.scope_objects.with_label_values(&labels).set(gauge(scope.objects));
+        metrics.scope_bytes.with_label_values(&labels).set(gauge(scope.bytes));
+        metrics.quarantined.with_label_values(&labels).set(gauge(scope.quarantined));
         metrics.scope_synced.with_label_values(&labels).set(scope.synced.into());
     }
 }

@@ -75,16 +75,12 @@ table! {
         "Keys of a plugin that were added again after a failure.";
     queue_seconds: HistogramVec, "workqueue_queue_duration_seconds", ["name"],
         "How long a key waited in the queue.";
-    work_seconds: HistogramVec, "workqueue_work_duration_seconds", ["name"],
-        "How long a key was worked on.";
     requests: IntCounterVec, "rest_client_requests_total", ["code", "method", "host"],
         "Requests to the API server by code, `<error>` where there was no answer.";
     leading: IntGaugeVec, "leader_election_master_status", ["name"],
         "1 while this process holds the lease, else 0.";
     build: IntGaugeVec, "reef_build_info", ["version"],
         "1; the version that runs is in the label.";
-    condition: IntGaugeVec, "reef_plugin_condition", ["controller", "condition"],
-        "1 while the condition of a Plugin is True, else 0.";
     failing: IntGaugeVec, "reef_plugin_failing_objects", ["controller"],
         "Objects of a plugin whose last reconcile failed.";
     writes: IntCounterVec, "reef_writes_total", ["controller"],
@@ -95,10 +91,6 @@ table! {
         "How long a plugin's code ran, its reads included.";
     sandbox_cpu: GaugeVec, "reef_sandbox_cpu_seconds_total", ["controller"],
         "Processor time of a plugin's code.";
-    loads: HistogramVec, "reef_load_duration_seconds", ["how"],
-        "How long a component took to load: compiled, cached, or failed.";
-    loaded: IntGaugeVec, "reef_loaded_components", ["state"],
-        "Components that are in memory.";
     scope_objects: IntGaugeVec, "reef_cache_objects", ["kind", "namespace"],
         "Objects in the cache.";
     scope_bytes: IntGaugeVec, "reef_cache_bytes", ["kind", "namespace"],
@@ -107,12 +99,6 @@ table! {
         "1 while the cache is complete and watched, else 0.";
     quarantined: IntGaugeVec, "reef_cache_quarantined_objects", ["kind", "namespace"],
         "Objects that cannot be decoded and are left out.";
-    relists: IntCounterVec, "reef_watch_relists_total", ["kind", "namespace"],
-        "Lists made because a watch could not go on.";
-    api_errors: IntCounterVec, "reef_api_errors_total", ["error"],
-        "Requests to the API server that failed, by consequence.";
-    logs_dropped: IntCounterVec, "reef_log_lines_dropped_total", ["controller"],
-        "Log lines of a plugin beyond what it may write.";
 }
 
 /// Labels that hold the name of a plugin.

@@ -89,6 +89,16 @@ pub struct Job {
     pub ready_since: Instant,
 }
 
+/// How busy a plugin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load<'a> {
+    pub plugin: &'a PluginId,
+    /// Keys that wait for their turn.
+    pub waiting: usize,
+    pub running: usize,
+    pub concurrency: usize,
+}
+
 #[derive(Debug)]
 struct Item {
     state: State,
@@ -280,14 +290,14 @@ impl Queue {
         self.timers.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Keys that wait for their turn, per open plugin.
-    pub fn depth(&self) -> impl Iterator<Item = (&PluginId, usize)> {
-        self.plugins.iter().map(|(id, plugin)| (id, plugin.event.len() + plugin.background.len()))
-    }
-
-    /// Keys that run now.
-    pub fn running(&self) -> usize {
-        self.plugins.values().map(|plugin| plugin.running).sum()
+    /// How busy each plugin is.
+    pub fn load(&self) -> impl Iterator<Item = Load<'_>> {
+        self.plugins.iter().map(|(id, plugin)| Load {
+            plugin: id,
+            waiting: plugin.event.len() + plugin.background.len(),
+            running: plugin.running,
+            concurrency: plugin.concurrency,
+        })
     }
 
     fn is_open(&self, id: &PluginId) -> bool {

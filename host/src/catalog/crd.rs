@@ -57,7 +57,7 @@ pub struct PluginSpec {
     /// How many objects are reconciled at once. Default 4.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 128))]
-    pub concurrency: u32,
+    pub concurrency: i32,
     /// Stops reconciling; nothing is deleted.
     #[serde(default)]
     pub suspend: bool,
@@ -125,7 +125,7 @@ fn default_class() -> String {
     "reef".into()
 }
 
-fn default_concurrency() -> u32 {
+fn default_concurrency() -> i32 {
     4
 }
 
@@ -185,7 +185,7 @@ pub struct PluginStatus {
 
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct Failing {
-    pub count: u32,
+    pub count: i32,
     /// Up to ten of them.
     pub objects: Vec<FailingObject>,
 }

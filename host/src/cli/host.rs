@@ -55,7 +55,7 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
     metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let sandbox = Sandbox::new(sandbox_options(&config)?)?;
     let api = connect(&config, &metrics).await?;
-    let work = Work::new(Queue::new(Backoff::default(), getrandom::u64().unwrap_or(1)));
+    let work = Work::new(Queue::new(Backoff::default(), getrandom::u64().unwrap_or(1)), metrics.clone());
     let hub = Hub::new(api.clone(), waker(&work), HubOptions::default());
     let leader = Leader::run(api.clone(), leader_options(&config))?;
     let applier = Applier::new(api.clone(), hub.clone(), gate(&leader));

@@ -36,7 +36,7 @@ impl Failures {
     pub fn of(&self, plugin: &PluginId) -> Option<Failing> {
         let failures = self.0.lock();
         let mine = || failures.iter().filter(|((of, _), _)| of == plugin);
-        let count = u32::try_from(mine().count()).unwrap_or(u32::MAX);
+        let count = i32::try_from(mine().count()).unwrap_or(i32::MAX);
         let objects = mine().take(NAMED).map(|((_, object), (reason, message))| FailingObject {
             kind: object.kind.to_string(),
             name: object.name.to_string(),

@@ -156,6 +156,9 @@ impl Run<'_> {
         metrics.sandbox_cpu.with_label_values(&[&plugin]).add(outcome.usage.cpu.as_secs_f64());
         if let Err(Ended::Trapped { reason, .. }) = &outcome.result {
             metrics.ended.with_label_values(&[plugin.as_str(), reason]).inc();
+            if *reason == "Panicked" {
+                metrics.panics.with_label_values(&[&plugin]).inc();
+            }
         }
     }
 
