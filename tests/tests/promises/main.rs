@@ -11,3 +11,5 @@
 )]
 
 mod bed;
+mod probe;
+mod queue;
