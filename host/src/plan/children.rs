@@ -8,6 +8,7 @@ use super::{
     complete::Child,
     diff::{self, Mine, Step},
     failure::Failed,
+    json::insert,
     writer::{ManagedEntry, Target, managed_entries},
 };
 use crate::{
@@ -65,7 +66,9 @@ impl Run<'_> {
         }
         let mut object = child.object.clone();
         // The uid is a precondition: what was judged is what is changed.
-        object["metadata"]["uid"] = (*live.uid).into();
+        if let Some(metadata) = object.get_mut("metadata") {
+            insert(metadata, "uid", &live.uid);
+        }
         Ok(self.writer.apply(target, &object).await?)
     }
 

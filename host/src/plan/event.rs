@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Run, clock, writer::Target};
+use super::{Run, clock, json::insert, writer::Target};
 use crate::{
     contract::Event,
     identity::Resource,
@@ -90,7 +90,7 @@ fn object(about: &Entry, event: &Event, id: &ObjectId, field_manager: &str, now:
         "uid": &*about.uid, "resourceVersion": about.resource_version.to_string(),
     });
     if !about.id.namespace.is_empty() {
-        regarding["namespace"] = (*about.id.namespace).into();
+        insert(&mut regarding, "namespace", &about.id.namespace);
     }
     let controller = format!("reef.dev/{field_manager}");
     json!({

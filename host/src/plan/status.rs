@@ -184,7 +184,7 @@ pub fn body(entry: &Entry, status: Value) -> Value {
     let id = &entry.id;
     let mut metadata = json!({ "name": &*id.name, "resourceVersion": entry.resource_version.to_string() });
     if !id.namespace.is_empty() {
-        metadata["namespace"] = (*id.namespace).into();
+        super::json::insert(&mut metadata, "namespace", &id.namespace);
     }
     json!({ "apiVersion": id.kind.api_version(), "kind": &*id.kind.kind, "metadata": metadata, "status": status })
 }
