@@ -2,7 +2,8 @@
 //!
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
-pub mod names;
 pub mod contract;
-pub mod watch;
 pub mod identity;
+pub mod names;
+pub mod plan;
+pub mod watch;

@@ -89,7 +89,13 @@ fn is_covered(child: &Child, live: &Entry, mine: Mine<'_>) -> bool {
     let applied = entry_of(live, mine.manager, Operation::Apply);
     match (applied, entry_of(live, mine.manager, Operation::Update)) {
         (Some(applied), None) => cover::missing(&plan, &applied).is_none() && cover::extra(&plan, &applied).is_none(),
-        (None, Some(created)) => cover::missing(&plan, &created).is_none(),
+        (None, Some(created)) => {
+            let differs = || match serde_json::from_slice(&live.bytes) {
+                Ok(live) => cover::differs(&plan, &created, &live),
+                Err(_) => true,
+            };
+            cover::missing(&plan, &created).is_none() && !(cover::is_doubtful(&plan, &created) && differs())
+        }
         _ => false,
     }
 }
@@ -164,6 +170,9 @@ mod tests {
         let with_defaults = owned(json!({".": {}, "f:x": {}, "f:default": {}}));
         assert_eq!(judge(&live("Update", &with_defaults, |_| ())), Step::InOrder);
         assert_eq!(judge(&live("Update", &owned(json!({".": {}, "f:y": {}})), |_| ())), Step::Change { convert: true });
+        assert_eq!(judge(&live("Update", &owned(json!({})), |_| ())), Step::InOrder, "atomic");
+        let drift = |o: &mut Value| o["data"]["x"] = json!("2");
+        assert_eq!(judge(&live("Update", &owned(json!({})), drift)), Step::Change { convert: true }, "all fields lost");
     }
 
     #[test]
