@@ -2,8 +2,20 @@
 //!
 //! The rooms stand in the order in which data flows through them; `ARCHITECTURE.md` walks through one reconcile.
 
+pub mod admin;
+pub mod capability;
+pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod contract;
+pub mod dispatch;
 pub mod identity;
+pub mod leader;
+pub mod metrics;
 pub mod names;
 pub mod plan;
+pub mod queue;
+pub mod sandbox;
+pub mod source;
+pub mod status;
 pub mod watch;

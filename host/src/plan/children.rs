@@ -111,9 +111,8 @@ fn conversion(entry: &Entry, text: &Bytes, manager: &str) -> Option<Value> {
     let entries = managed_entries(text);
     let index = entries.iter().position(|m| ours(m, "Update"))?;
     let path = format!("/metadata/managedFields/{index}");
-    let both = entry.managers.iter().any(|m| {
-        *m.manager == *manager && m.subresource.is_empty() && m.operation == Operation::Apply
-    });
+    let both =
+        entry.managers.iter().any(|m| *m.manager == *manager && m.subresource.is_empty() && m.operation == Operation::Apply);
     let last = if both {
         json!({ "op": "remove", "path": path })
     } else {

@@ -67,12 +67,12 @@ fn not_owned(plan: &Value, owned: &Fields) -> Option<String> {
         return None;
     }
     match plan {
-        Value::Object(fields) => fields.iter().filter(|(_, value)| !is_blank(value)).find_map(|(key, value)| {
-            match owned.get(&format!("f:{key}")) {
+        Value::Object(fields) => {
+            fields.iter().filter(|(_, value)| !is_blank(value)).find_map(|(key, value)| match owned.get(&format!("f:{key}")) {
                 Some(below) => not_owned(value, below.as_object()?).map(|rest| format!(".{key}{rest}")),
                 None => Some(format!(".{key}")),
-            }
-        }),
+            })
+        }
         Value::Array(items) => {
             let members = Member::all(owned);
             let paired = pair(items, &members);

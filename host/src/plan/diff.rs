@@ -31,7 +31,9 @@ pub enum Step {
     Create,
     /// Apply it by force. `convert`: first turn what our own create left behind into an apply's entry, or fields that
     /// left the plan would stay.
-    Change { convert: bool },
+    Change {
+        convert: bool,
+    },
     /// It is on its way out, and must be gone before it can come again.
     Wait(String),
     Conflict(String),

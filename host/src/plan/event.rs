@@ -76,7 +76,10 @@ impl Run<'_> {
 /// `web.17a5c0ffee…`, within what a name may have.
 fn name(about: &str, random: u64) -> String {
     let about: String = about.chars().take(200).collect();
-    format!("{}.{random:016x}", about.replace(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-'), "-"))
+    format!(
+        "{}.{random:016x}",
+        about.replace(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-'), "-")
+    )
 }
 
 fn object(about: &Entry, event: &Event, id: &ObjectId, field_manager: &str, now: &str) -> Value {

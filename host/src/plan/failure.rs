@@ -199,14 +199,16 @@ pub(super) mod tests {
             subresource: Some("status"),
             account: &account,
         };
-        let status =
-            Status { code, reason: String::new(), message: message.into(), retry_after: None, causes: Vec::new() };
+        let status = Status { code, reason: String::new(), message: message.into(), retry_after: None, causes: Vec::new() };
         doing.failed(&ApiError::Refused(status))
     }
 
     #[test]
     fn a_missing_right_is_named_with_the_rule_to_add() {
-        let failed = told(403, r#"deployments.apps "web" is forbidden: User "system:serviceaccount:team-a:hello" cannot patch resource "deployments/status" in API group "apps" in the namespace "team-a""#);
+        let failed = told(
+            403,
+            r#"deployments.apps "web" is forbidden: User "system:serviceaccount:team-a:hello" cannot patch resource "deployments/status" in API group "apps" in the namespace "team-a""#,
+        );
         assert_eq!((failed.class, failed.reason.as_str()), (Class::Wait, "Forbidden"));
         assert_eq!(
             failed.message,

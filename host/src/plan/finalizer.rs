@@ -98,7 +98,10 @@ mod tests {
         assert_eq!(hold(&entry, "reef.dev/hello")[2]["value"], json!(["reef.dev/hello"]));
         assert_eq!(hold(&entry, "reef.dev/hello")[1]["path"], "/metadata/resourceVersion");
         entry.finalizers = vec!["other/x".into()];
-        assert_eq!(hold(&entry, "reef.dev/hello")[2], json!({"op": "add", "path": "/metadata/finalizers/-", "value": "reef.dev/hello"}));
+        assert_eq!(
+            hold(&entry, "reef.dev/hello")[2],
+            json!({"op": "add", "path": "/metadata/finalizers/-", "value": "reef.dev/hello"})
+        );
         assert_eq!(let_go(&entry, "reef.dev/hello"), None);
         entry.finalizers.push("reef.dev/hello".into());
         assert_eq!(let_go(&entry, "reef.dev/hello").unwrap()[2], json!({"op": "remove", "path": "/metadata/finalizers/1"}));

@@ -28,7 +28,9 @@ pub(super) fn pending(plan: &Plan, cleanup: bool) -> Result<Option<String>, Inva
         Some(other) => return Err(Invalid(format!("the plan's extension `pending` is `{other}`: write a string"))),
     };
     if let Some(unknown) = extensions.keys().next() {
-        return Err(Invalid(format!("the plan's extension `{unknown}` is unknown to this host: leave it out, or use a newer host")));
+        return Err(Invalid(format!(
+            "the plan's extension `{unknown}` is unknown to this host: leave it out, or use a newer host"
+        )));
     }
     let partial = plan.partial || said.is_some();
     match (plan.done, cleanup) {
@@ -121,8 +123,11 @@ impl Run<'_> {
         let id = self.current.id.clone();
         let target = Target::status(&self.owner.resource, &id);
         for _ in 0..ROUNDS {
-            let live = Live::of(&self.current, &self.writer.manager).map_err(|said| Failed::undecodable(format!("{id}: {said}")))?;
-            let Some(wanted) = status::merge(&live, reported, &host, &shape, generation, &clock::seconds()) else { return Ok(()) };
+            let live =
+                Live::of(&self.current, &self.writer.manager).map_err(|said| Failed::undecodable(format!("{id}: {said}")))?;
+            let Some(wanted) = status::merge(&live, reported, &host, &shape, generation, &clock::seconds()) else {
+                return Ok(());
+            };
             match self.writer.apply(target, &status::body(&self.current, wanted)).await {
                 Ok(entry) => {
                     self.current = entry.into();

@@ -38,9 +38,8 @@ impl Run<'_> {
 }
 
 fn is_left_over(entry: &Entry, mark: &str, planned: &[Child]) -> bool {
-    let same = |id: &ObjectId| {
-        id.kind.same_group_kind(&entry.id.kind) && id.namespace == entry.id.namespace && id.name == entry.id.name
-    };
+    let same =
+        |id: &ObjectId| id.kind.same_group_kind(&entry.id.kind) && id.namespace == entry.id.namespace && id.name == entry.id.name;
     entry.label(MARK) == Some(mark) && !entry.deleting && !planned.iter().any(|child| same(&child.id))
 }
 

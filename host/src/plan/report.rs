@@ -109,7 +109,9 @@ fn check_condition(condition: &Condition, host_condition: &str) -> Result<(), St
         return Err(format!("condition `{name}`: use letters, digits, `-`, `_` and `.`, as in `Ready`"));
     }
     if !reason.is_empty() && !is_reason(reason) {
-        return Err(format!("condition `{name}` has the reason `{reason}`: use one word of letters and digits, as in `NotReady`"));
+        return Err(format!(
+            "condition `{name}` has the reason `{reason}`: use one word of letters and digits, as in `NotReady`"
+        ));
     }
     if message.len() > MAX_MESSAGE {
         return Err(format!("condition `{name}` has a message of {} bytes: at most {MAX_MESSAGE} are written", message.len()));
@@ -208,7 +210,9 @@ mod tests {
         let absent = Conditions::Absent;
         let none = Place { status: false, ..place(&kind, &absent) };
         assert!(check(&with_status("{}"), none).unwrap_err().0.contains("no status subresource"));
-        assert!(check(&with_conditions(&[condition("Ready", "")]), place(&kind, &absent)).unwrap_err().0.contains("no conditions"));
+        assert!(
+            check(&with_conditions(&[condition("Ready", "")]), place(&kind, &absent)).unwrap_err().0.contains("no conditions")
+        );
         assert!(check(&Report::default(), none).is_ok());
     }
 }

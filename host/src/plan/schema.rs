@@ -146,9 +146,9 @@ fn conditions(object: &Value, all: &Schemata<'_>) -> Conditions {
         return if is_open(&status) { Conditions::Atomic(None) } else { Conditions::Absent };
     };
     let item = list.get("items").map(|item| resolve(item, all));
-    let fields = item.filter(|item| !is_open(item)).and_then(|item| {
-        Some(item.get("properties")?.as_object()?.keys().cloned().collect::<BTreeSet<_>>())
-    });
+    let fields = item
+        .filter(|item| !is_open(item))
+        .and_then(|item| Some(item.get("properties")?.as_object()?.keys().cloned().collect::<BTreeSet<_>>()));
     match list.get("x-kubernetes-list-type").and_then(Value::as_str) {
         Some("map") if list.get("x-kubernetes-list-map-keys") == Some(&Value::from(vec!["type"])) => Conditions::Map(fields),
         // Some other key: neither merged by type nor replaceable without taking away what others own.

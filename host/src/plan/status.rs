@@ -37,10 +37,10 @@ impl Live {
             Some(raw) => serde_json::from_str(raw.get()).map_err(|e| format!("its status does not decode: {e}"))?,
             None => Value::Null,
         };
-        let ours = |m: &&crate::watch::Managed| {
-            *m.manager == *manager && *m.subresource == *"status" && m.operation == Operation::Apply
-        };
-        let fields: Value = entry.managers.iter().find(ours).and_then(|m| serde_json::from_str(&m.fields).ok()).unwrap_or_default();
+        let ours =
+            |m: &&crate::watch::Managed| *m.manager == *manager && *m.subresource == *"status" && m.operation == Operation::Apply;
+        let fields: Value =
+            entry.managers.iter().find(ours).and_then(|m| serde_json::from_str(&m.fields).ok()).unwrap_or_default();
         let owned = fields.get("f:status").cloned().unwrap_or_default();
         Ok(Self { status, owned })
     }
@@ -79,7 +79,14 @@ pub fn host_condition(name: &str, status: Truth, reason: &str, message: &str) ->
 }
 
 /// The status to apply, or `None` when the live one says it already and we own exactly it.
-pub fn merge(live: &Live, said: &Reported, host: &Condition, shape: &Conditions, generation: Option<i64>, now: &str) -> Option<Value> {
+pub fn merge(
+    live: &Live,
+    said: &Reported,
+    host: &Condition,
+    shape: &Conditions,
+    generation: Option<i64>,
+    now: &str,
+) -> Option<Value> {
     let mut wanted = match &said.status {
         Some(status) => status.clone(),
         None => kept_fields(live),
@@ -94,7 +101,9 @@ pub fn merge(live: &Live, said: &Reported, host: &Condition, shape: &Conditions,
             wanted.insert("conditions".into(), merged(live.own_conditions(), conditions).into());
         }
         Conditions::Atomic(_) => {
-            if is_said(&wanted, live) && conditions.iter().all(|c| live.conditions().iter().any(|l| cover::agrees(c, l, &Value::Null))) {
+            if is_said(&wanted, live)
+                && conditions.iter().all(|c| live.conditions().iter().any(|l| cover::agrees(c, l, &Value::Null)))
+            {
                 return None;
             }
             wanted.insert("conditions".into(), merged(live.conditions().to_vec(), conditions).into());
@@ -227,7 +236,8 @@ mod tests {
     }
 
     fn item(condition: &Value) -> (String, Value) {
-        let mut fields: Map<String, Value> = condition.as_object().unwrap().keys().map(|k| (format!("f:{k}"), json!({}))).collect();
+        let mut fields: Map<String, Value> =
+            condition.as_object().unwrap().keys().map(|k| (format!("f:{k}"), json!({}))).collect();
         fields.insert(".".into(), json!({}));
         (format!("k:{}", json!({"type": condition["type"]})), fields.into())
     }
@@ -239,7 +249,14 @@ mod tests {
 
     #[test]
     fn the_first_status_carries_fields_and_all_conditions() {
-        let wanted = merge(&Live::default(), &said(Some(json!({"ready": true})), &[("Ready", Truth::True)]), &good(), &map(), Some(1), NOW);
+        let wanted = merge(
+            &Live::default(),
+            &said(Some(json!({"ready": true})), &[("Ready", Truth::True)]),
+            &good(),
+            &map(),
+            Some(1),
+            NOW,
+        );
         assert_eq!(
             wanted.unwrap(),
             json!({"ready": true, "conditions": [condition("Ready", "True", NOW), condition("Reconciled", "True", NOW)]})
@@ -248,7 +265,8 @@ mod tests {
 
     #[test]
     fn what_stands_already_is_not_written_again() {
-        let status = json!({"ready": true, "conditions": [condition("Ready", "True", THEN), condition("Reconciled", "True", THEN)]});
+        let status =
+            json!({"ready": true, "conditions": [condition("Ready", "True", THEN), condition("Reconciled", "True", THEN)]});
         let mut seen = status.clone();
         seen["foreign"] = json!(1);
         seen["conditions"].as_array_mut().unwrap().push(condition("Theirs", "True", THEN));
@@ -261,7 +279,8 @@ mod tests {
 
     #[test]
     fn a_transition_has_a_new_time_and_everything_else_its_old_one() {
-        let status = json!({"ready": true, "conditions": [condition("Ready", "True", THEN), condition("Reconciled", "True", THEN)]});
+        let status =
+            json!({"ready": true, "conditions": [condition("Ready", "True", THEN), condition("Reconciled", "True", THEN)]});
         let live = live(status.clone(), owned(&status));
         let wanted = merge(&live, &said(None, &[("Ready", Truth::False)]), &good(), &map(), Some(1), NOW).unwrap();
         assert_eq!(

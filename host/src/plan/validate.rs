@@ -154,7 +154,8 @@ fn check(draft: &Draft, write: &Write, owns: &[Kind]) -> Result<(), String> {
 }
 
 fn check_options(verb: &str, options: &str) -> Result<(), String> {
-    let options = if options.trim().is_empty() { Map::new() } else { parse_object(options).map_err(|e| format!("options {e}"))? };
+    let options =
+        if options.trim().is_empty() { Map::new() } else { parse_object(options).map_err(|e| format!("options {e}"))? };
     match options.keys().next() {
         None => Ok(()),
         Some(option) if OPTIONS.contains(&option.as_str()) => {
@@ -184,7 +185,9 @@ fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
     if ok && name.len() <= 253 {
         return Ok(());
     }
-    Err(format!("metadata.name is `{name}`: use at most 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"))
+    Err(format!(
+        "metadata.name is `{name}`: use at most 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"
+    ))
 }
 
 /// A DNS label, whatever its length.
@@ -201,7 +204,9 @@ fn check_metadata(metadata: &Map<String, Value>) -> Result<(), String> {
             "name" | "namespace" | "finalizers" => {}
             "labels" | "annotations" => check_strings(field, value)?,
             _ if value.is_null() => {}
-            "ownerReferences" => return Err("metadata.ownerReferences is set: the host adds the owner of a child, leave it out".into()),
+            "ownerReferences" => {
+                return Err("metadata.ownerReferences is set: the host adds the owner of a child, leave it out".into());
+            }
             _ => {
                 return Err(format!(
                     "metadata.{field} is set: a child's metadata has name, namespace, labels, annotations and finalizers"
@@ -328,7 +333,10 @@ mod tests {
             (own(r#"{"apiVersion":"v1","kind":"ConfigMap"}"#), "no metadata.name"),
             (own(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":3}}"#), "metadata.name: 3"),
             (own(r#"{"apiVersion":"v1","kind":"configmap","metadata":{"name":"a"}}"#), "kind `v1/configmap` is not valid"),
-            (own(r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#), r#"add `owns: ["v1/Pod"]` to its `plugin!` line"#),
+            (
+                own(r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#),
+                r#"add `owns: ["v1/Pod"]` to its `plugin!` line"#,
+            ),
             (own(r#"{"apiVersion":"apps/v1beta1","kind":"Deployment","metadata":{"name":"a"}}"#), "another version"),
             (own(r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","namespace":"b"}}"#), "has no namespaces"),
             (own(r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#), "cluster-scoped"),
@@ -372,7 +380,8 @@ mod tests {
 
     #[test]
     fn sizes_are_bounded() {
-        let big = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y".repeat(MAX_OBJECT)}});
+        let big =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y".repeat(MAX_OBJECT)}});
         assert!(refusal(&[own(&big.to_string())]).contains("stores at most"));
         assert!(refusal(&vec![config(json!({"name": "a"})); MAX_WRITES + 1]).contains("at most 500"));
     }

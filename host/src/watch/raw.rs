@@ -182,14 +182,18 @@ mod tests {
 
     #[test]
     fn an_item_of_a_list_gets_its_kind() {
-        assert_eq!(strip(r#"{"metadata":{"name":"a"}}"#), r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"}}"#);
+        assert_eq!(
+            strip(r#"{"metadata":{"name":"a"}}"#),
+            r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"}}"#
+        );
         assert_eq!(strip(r#"{"metadata":{},"kind":null}"#), r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{}}"#);
     }
 
     #[test]
     fn depth_does_not_matter() {
         let deep = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
-        let json = format!(r#"{{"kind":"D","apiVersion":"v1","metadata":{{"name":"a"}},"spec":{{"x":{},"y":2}}}}"#, deep(100_000));
+        let json =
+            format!(r#"{{"kind":"D","apiVersion":"v1","metadata":{{"name":"a"}},"spec":{{"x":{},"y":2}}}}"#, deep(100_000));
         assert_eq!(strip(&json), json);
         assert_eq!(at(&json, "/spec/y"), Some("2"));
         let other = json.replace("\"y\":2", "\"y\":3");

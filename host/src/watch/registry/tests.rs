@@ -48,7 +48,8 @@ impl Room {
     /// Plugin, name of the key's object and reason of every wake since the last time.
     fn woken(&self) -> Vec<String> {
         let woken = std::mem::take(&mut *self.woken.lock());
-        let mut said: Vec<_> = woken.iter().map(|(k, reason)| format!("{} {} {reason:?}", k.plugin.name, k.object.name)).collect();
+        let mut said: Vec<_> =
+            woken.iter().map(|(k, reason)| format!("{} {} {reason:?}", k.plugin.name, k.object.name)).collect();
         said.sort();
         said
     }
@@ -60,8 +61,10 @@ fn scope(kind: &str) -> Scope {
 
 fn object(kind: &str, name: &str, version: u64, owner: Option<&str>) -> Value {
     let kind: Kind = kind.parse().unwrap();
-    let owners: Vec<Value> =
-        owner.iter().map(|o| json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Hello", "name": o, "uid": format!("uid-{o}") })).collect();
+    let owners: Vec<Value> = owner
+        .iter()
+        .map(|o| json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Hello", "name": o, "uid": format!("uid-{o}") }))
+        .collect();
     let meta = json!({ "name": name, "namespace": "a", "uid": format!("uid-{name}"), "resourceVersion": version.to_string(), "ownerReferences": owners });
     json!({ "apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": meta })
 }

@@ -1,0 +1,11 @@
+//! A typo in an option.
+
+use plugin_sdk::prelude::*;
+
+fn reconcile(_: Object<Value>, _: &Context) -> Result<Plan> {
+    Ok(Plan::new())
+}
+
+plugin!(reconcile, for: "demo.reef.dev/v1/Hello", own: ["v1/ConfigMap"]);
+
+fn main() {}
