@@ -1,1 +1,5 @@
-fn main() {}
+//! The `reef` binary.
+
+fn main() -> std::process::ExitCode {
+    reef::cli::run()
+}

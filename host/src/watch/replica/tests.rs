@@ -52,7 +52,7 @@ impl Replica {
         deltas
     }
 
-    fn holds(&self) -> Vec<(String, u64)> {
+    fn names(&self) -> Vec<(String, u64)> {
         let mut present: Vec<_> = self.store().entries().map(|e| (e.id.name.to_string(), e.resource_version)).collect();
         present.sort();
         present
@@ -93,7 +93,7 @@ fn a_list_in_pages_is_complete_only_at_its_end_and_events_go_on_from_its_version
     assert!(matches!(&deltas[..], [Delta::Changed { found: Found::First, .. }]));
     assert!(matches!(replica.finish_list(), Listed::Complete { first: true, .. }));
     assert!(replica.is_complete() && !replica.must_list());
-    assert_eq!((replica.version(), replica.holds()), (10, at(&[("x", 3), ("y", 4)])));
+    assert_eq!((replica.version(), replica.names()), (10, at(&[("x", 3), ("y", 4)])));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn events_add_change_and_delete() {
     assert_eq!(replica.tell("ADDED", object("y", 1, 11)), "y none -> 11");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 12)), "x 3 -> 12");
     assert_eq!(replica.tell("DELETED", object("x", 1, 13)), "x 12 -> none");
-    assert_eq!((replica.version(), replica.holds()), (13, at(&[("y", 11)])));
+    assert_eq!((replica.version(), replica.names()), (13, at(&[("y", 11)])));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn bookmarks_move_the_place_to_resume_from_and_nothing_else() {
     let mut replica = Replica::listed(10, &[object("x", 1, 3)]);
     assert!(replica.event(bookmark(40)).unwrap().is_empty());
     assert!(replica.event(bookmark(30)).unwrap().is_empty());
-    assert_eq!((replica.version(), replica.holds()), (40, at(&[("x", 3)])));
+    assert_eq!((replica.version(), replica.names()), (40, at(&[("x", 3)])));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn duplicates_change_nothing() {
     for what in ["DELETED", "ADDED", "MODIFIED"] {
         assert_eq!(replica.tell(what, object("x", 1, 12)), "");
     }
-    assert!(!replica.must_list() && replica.holds().is_empty());
+    assert!(!replica.must_list() && replica.names().is_empty());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_object_never_goes_back_and_versions_are_numbers_not_text() {
     let mut replica = Replica::listed(8, &[object("x", 1, 8)]);
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 100)), "x 8 -> 100");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 99)), "");
-    assert_eq!(replica.holds(), at(&[("x", 100)]));
+    assert_eq!(replica.names(), at(&[("x", 100)]));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn every_order_of_the_same_events_ends_in_the_same_state_after_the_list_that_fol
         if replica.must_list() {
             replica.list(15, &[object("x", 2, 14), object("y", 1, 15)]);
         }
-        assert_eq!(replica.holds(), undisturbed, "{order:?}");
+        assert_eq!(replica.names(), undisturbed, "{order:?}");
     }
 }
 
@@ -201,7 +201,7 @@ fn a_recreated_object_takes_the_place_of_the_former_one_whose_late_events_are_no
     assert_eq!(replica.tell("ADDED", object("x", 2, 12)), "x 3 -> 12");
     assert_eq!(replica.tell("DELETED", object("x", 1, 11)), "");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 10)), "");
-    assert_eq!(replica.holds(), at(&[("x", 12)]));
+    assert_eq!(replica.names(), at(&[("x", 12)]));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_list_that_was_cut_removes_nothing() {
     let mut replica = Replica::listed(10, &[object("x", 1, 3), object("y", 1, 4)]);
     replica.begin_list();
     replica.page(page(20, &[object("y", 1, 15)])).unwrap();
-    assert_eq!(replica.holds(), at(&[("x", 3), ("y", 15)]));
+    assert_eq!(replica.names(), at(&[("x", 3), ("y", 15)]));
     assert_eq!(say(&replica.list(30, &[object("y", 1, 15)])), "x 3 -> none");
 }
 
@@ -229,7 +229,7 @@ fn a_first_list_that_was_cut_leaves_no_ghosts() {
     replica.page(page(10, &[object("ghost", 1, 3)])).unwrap();
     assert!(!replica.is_complete());
     replica.list(20, &[object("x", 1, 15)]);
-    assert_eq!(replica.holds(), at(&[("x", 15)]));
+    assert_eq!(replica.names(), at(&[("x", 15)]));
 }
 
 #[test]
@@ -240,14 +240,14 @@ fn mass_vanishing_is_believed_only_when_said_twice() {
         replica.begin_list();
         replica.page(page(20, &objects[..9])).unwrap();
         assert!(matches!(replica.finish_list(), Listed::Doubtful { missing: 11 }));
-        assert_eq!(replica.holds().len(), 20);
+        assert_eq!(replica.names().len(), 20);
         assert_eq!(say(&replica.list(21, &objects)), "", "the second list shows everything");
     }
     replica.begin_list();
     replica.page(page(30, &objects[..9])).unwrap();
     assert!(matches!(replica.finish_list(), Listed::Doubtful { .. }));
     assert_eq!(replica.list(31, &objects[..9]).len(), 11);
-    assert_eq!(replica.holds().len(), 9);
+    assert_eq!(replica.names().len(), 9);
 }
 
 #[test]
@@ -256,14 +256,14 @@ fn a_list_from_a_server_that_lags_behind_is_refused() {
     replica.event(bookmark(30)).unwrap();
     replica.begin_list();
     assert_eq!(replica.page(page(29, &[])), Err(Broken::Stale { got: 29, seen: 30 }));
-    assert_eq!(replica.holds(), at(&[("x", 3)]));
+    assert_eq!(replica.names(), at(&[("x", 3)]));
 }
 
 #[test]
 fn an_object_that_does_not_decode_is_set_aside_alone_until_it_does() {
     let bad = json!({ "metadata": { "name": "bad", "namespace": "a", "uid": 7 } });
     let mut replica = Replica::listed(10, &[object("x", 1, 3), bad.clone()]);
-    assert_eq!(replica.holds(), at(&[("x", 3)]));
+    assert_eq!(replica.names(), at(&[("x", 3)]));
     assert!(replica.quarantined("a", "bad").is_some() && replica.quarantined("a", "x").is_none());
     assert_eq!(replica.tell("MODIFIED", object("bad", 1, 11)), "bad none -> 11");
     assert!(replica.quarantined("a", "bad").is_none());
@@ -279,7 +279,7 @@ fn an_own_write_is_there_at_once_and_its_echo_is_no_news() {
     let mut replica = Replica::listed(10, &[object("x", 1, 3)]);
     let delta = replica.record(&entry("x", 1, 12), &author("h")).unwrap();
     assert!(matches!(&delta, Delta::Changed { found: Found::OwnWrite(by), .. } if *by == author("h")));
-    assert_eq!(replica.holds(), at(&[("x", 12)]));
+    assert_eq!(replica.names(), at(&[("x", 12)]));
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 12)), "");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 13)), "x 12 -> 13");
     assert!(replica.own.is_empty());
@@ -292,7 +292,7 @@ fn an_answer_that_comes_after_its_event_is_no_news() {
     assert_eq!(replica.record(&entry("x", 1, 12), &author("h")), None);
     replica.tell("MODIFIED", object("x", 1, 14));
     assert_eq!(replica.record(&entry("x", 1, 13), &author("h")), None);
-    assert_eq!(replica.holds(), at(&[("x", 14)]));
+    assert_eq!(replica.names(), at(&[("x", 14)]));
     assert!(replica.own.is_empty());
 }
 
@@ -304,7 +304,7 @@ fn an_answer_that_comes_after_the_deletion_brings_nothing_back() {
     assert_eq!(replica.record(&entry("x", 1, 12), &author("h")), None);
     replica.list(20, &[]);
     assert_eq!(replica.record(&entry("y", 1, 15), &author("h")), None, "created and deleted before the list");
-    assert!(replica.holds().is_empty());
+    assert!(replica.names().is_empty());
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn a_foreign_change_that_an_own_write_overtook_is_not_lost_on_its_author() {
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 12)), "", "the echo of h is no news to i, who was told when it was recorded");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 13)), "x overtaken by i");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 14)), "");
-    assert_eq!(replica.holds(), at(&[("x", 14)]));
+    assert_eq!(replica.names(), at(&[("x", 14)]));
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn what_was_written_during_a_list_is_not_taken_for_vanished() {
     replica.page(page(20, &[])).unwrap();
     assert!(replica.record(&entry("x", 1, 21), &author("h")).is_some());
     assert!(matches!(replica.finish_list(), Listed::Complete { first: false, .. }));
-    assert_eq!(replica.holds(), at(&[("x", 21)]));
+    assert_eq!(replica.names(), at(&[("x", 21)]));
     assert_eq!(replica.tell("ADDED", object("x", 1, 21)), "");
     assert_eq!(replica.tell("DELETED", object("x", 1, 22)), "x 21 -> none");
 }
@@ -352,7 +352,7 @@ fn after_an_own_deletion_late_events_of_that_uid_are_nothing_and_a_new_object_is
     assert_eq!(replica.tell("DELETED", object("x", 1, 21)), "");
     assert_eq!(replica.tell("ADDED", object("x", 2, 22)), "x none -> 22");
     assert_eq!(replica.record_deleted(&entry("x", 1, 3).id, "x-1", &author("h")), None);
-    assert_eq!(replica.holds(), at(&[("x", 22)]));
+    assert_eq!(replica.names(), at(&[("x", 22)]));
 }
 
 #[test]

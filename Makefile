@@ -1,0 +1,78 @@
+# make demo | test | check | generate ...; `make help` lists them.
+
+# Everything that is built goes here; tests and demo find executables and components by it.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+COMPONENTS := $(CARGO_TARGET_DIR)/components
+WASM_WORKSPACES := $(wildcard plugins/Cargo.toml tests/guests/Cargo.toml)
+# `make demo KEEP=1` leaves the demo's cluster running.
+KEEP ?=
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: demo
+demo: build tools ## Build all, start a real control plane, run the host with a real plugin, and show what happens
+	@$(CARGO_TARGET_DIR)/debug/reef-demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: build tools ## Every test: pure rooms, SDK, plugins, and the promises on a real API server
+	cargo test --workspace --locked
+	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --target-dir $(CARGO_TARGET_DIR)/plugins
+
+.PHONY: build
+build: preflight executables components ## The host, the test bed and all components
+
+.PHONY: preflight
+preflight:
+	@tests/scripts/preflight
+
+.PHONY: executables
+executables: preflight
+	@[ -e $(CARGO_TARGET_DIR)/debug/reef ] || echo "building the host and its dependencies: some 10 minutes on two cores the first time"
+	cargo build --workspace --locked
+
+.PHONY: components
+components: preflight ## The plugins and the tests' guests, as WebAssembly components
+	@set -e; for workspace in $(WASM_WORKSPACES); do \
+		echo "cargo build --manifest-path $$workspace --target wasm32-wasip2 --release"; \
+		cargo build --manifest-path $$workspace --workspace --locked --target wasm32-wasip2 --release --target-dir $(COMPONENTS); \
+	done
+
+.PHONY: tools
+tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
+	@$(CARGO_TARGET_DIR)/debug/reef-testbed tools
+
+.PHONY: check
+check: format-check lint test drift deny ## All that CI asks for
+
+.PHONY: format
+format: ## Format all Rust code
+	cargo fmt --all
+	@set -e; for workspace in $(WASM_WORKSPACES); do cargo fmt --all --manifest-path $$workspace; done
+
+.PHONY: format-check
+format-check: preflight
+	cargo fmt --all --check
+	@set -e; for workspace in $(WASM_WORKSPACES); do cargo fmt --all --check --manifest-path $$workspace; done
+
+.PHONY: lint
+lint: preflight ## Clippy, warnings denied, in every workspace
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@set -e; for workspace in $(WASM_WORKSPACES); do \
+		cargo clippy --manifest-path $$workspace --workspace --locked --target wasm32-wasip2 --release --target-dir $(COMPONENTS) -- -D warnings; \
+	done
+	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked --target-dir $(CARGO_TARGET_DIR)/plugins -- -D warnings
+
+.PHONY: generate
+generate: executables ## Write the generated files: docs/promises.md
+	@$(CARGO_TARGET_DIR)/debug/reef-promises
+
+.PHONY: drift
+drift: executables ## Fail if a generated file is not what would be generated
+	@$(CARGO_TARGET_DIR)/debug/reef-promises --check
+
+.PHONY: deny
+deny: preflight ## Licences, banned and duplicate crates, sources; advisories where their database can be reached
+	@tests/scripts/deny

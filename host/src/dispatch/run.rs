@@ -1,0 +1,233 @@
+//! One reconcile: object bytes from the store, one call in the sandbox, the plan carried out, a verdict for the queue.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tracing::Instrument as _;
+
+use super::{Shared, live::Live, reads::HubReads};
+use crate::{
+    capability::Grant,
+    catalog::Running,
+    contract::{FailureKind, Report, Request, manifest::Reconciles},
+    identity::Resource,
+    metrics::Metrics,
+    plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
+    queue::{Job, Verdict},
+    sandbox::{Call, Ended, Limits},
+    watch::Entry,
+};
+
+/// How soon a run that could not take place is repeated.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Everything that one run needs and that does not change while it lasts.
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    job: &'a Job,
+    running: Arc<Running<Live>>,
+    live: Arc<Live>,
+    entry: &'a Reconciles,
+}
+
+/// Runs a key that was handed out.
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Verdict {
+    let key = &job.key;
+    let seed = shared.seed();
+    let span = tracing::info_span!(
+        "reconcile",
+        plugin = %key.plugin,
+        kind = %key.object.kind,
+        namespace = %key.object.namespace,
+        name = %key.object.name,
+        reconcile_id = %format_args!("{seed:016x}"),
+    );
+    let started = Instant::now();
+    let plugin = key.plugin.to_string();
+    shared.metrics.queue_seconds.with_label_values(&[&plugin]).observe((started - job.ready_since).as_secs_f64());
+    let (verdict, writes) = reconcile(shared, job, seed).instrument(span.clone()).await;
+    count(&shared.metrics, &plugin, verdict, writes, started.elapsed());
+    let took = started.elapsed().as_millis();
+    tracing::debug!(parent: &span, verdict = label(verdict), writes, milliseconds = took as u64, "reconciled");
+    verdict
+}
+
+fn count(metrics: &Metrics, plugin: &str, verdict: Verdict, writes: u32, took: Duration) {
+    metrics.reconciles.with_label_values(&[plugin, label(verdict)]).inc();
+    metrics.reconcile_seconds.with_label_values(&[plugin]).observe(took.as_secs_f64());
+    metrics.writes.with_label_values(&[plugin]).inc_by(writes.into());
+    match verdict {
+        Verdict::Retry(_) => {
+            metrics.reconcile_errors.with_label_values(&[plugin]).inc();
+            metrics.queue_retries.with_label_values(&[plugin]).inc();
+        }
+        Verdict::Terminal => metrics.terminal_errors.with_label_values(&[plugin]).inc(),
+        Verdict::Done | Verdict::After(_) | Verdict::Wait(_) | Verdict::Repeat(_) => {}
+    }
+}
+
+/// As controller-runtime labels its results.
+fn label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Done => "success",
+        Verdict::After(_) | Verdict::Wait(_) | Verdict::Repeat(_) => "requeue_after",
+        Verdict::Retry(_) => "error",
+        Verdict::Terminal => "terminal_error",
+    }
+}
+
+async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32) {
+    let key = &job.key;
+    let Some(running) = shared.catalog.get(&key.plugin) else { return (Verdict::Done, 0) };
+    let running_manifest = running.clone();
+    let Some(entry) = running_manifest.revision.manifest.entry(&key.object.kind) else { return (Verdict::Done, 0) };
+    // The term is asked for before the object is read: a plan never outlives the term that its object was read in.
+    let Ok(term) = shared.leader.gate() else { return (Verdict::Repeat(AGAIN), 0) };
+    let live = running.loaded.clone();
+    let scope = live.scope(&key.object.kind);
+    let object = match shared.hub.get(&scope, &key.object.namespace, &key.object.name) {
+        Err(_) => return (Verdict::Repeat(AGAIN), 0),
+        Ok(None) => return gone(shared, job),
+        Ok(Some(object)) => object,
+    };
+    let Ok(resource) = shared.api.resource(&key.object.kind).await else { return (Verdict::Repeat(AGAIN), 0) };
+    let owner = Owner { key: key.clone(), entry: object, resource, scope, pass: Pass(term.0) };
+    Run { shared, job, running, live, entry }.go(owner, seed).await
+}
+
+/// Nothing is left to reconcile; children go by garbage collection.
+fn gone(shared: &Arc<Shared>, job: &Job) -> (Verdict, u32) {
+    shared.hub.forget(&job.key);
+    shared.succeeded(&job.key);
+    (Verdict::Done, 0)
+}
+
+impl Run<'_> {
+    async fn go(&self, owner: Owner, seed: u64) -> (Verdict, u32) {
+        let held = owner.entry.has_finalizer(&plan::finalizer(&self.running.revision.field_manager));
+        let author = self.author();
+        if owner.entry.deleting && !(self.entry.cleanup && held) {
+            return if held { self.settle(self.shared.applier.release(&author, &owner).await) } else { gone(self.shared, self.job) };
+        }
+        let outcome = self.call(&owner.entry, &owner.resource, seed).await;
+        self.measure(&outcome);
+        self.shared.hub.set_reads(&self.job.key, outcome.reads);
+        let applier = &self.shared.applier;
+        match outcome.result {
+            Ok(plan) => self.settle(applier.apply(&author, &owner, &plan, outcome.read_failed).await),
+            Err(Ended::NotSynced(kind)) => {
+                tracing::debug!(%kind, "the cache of a kind that it reads is not complete yet");
+                (Verdict::Repeat(AGAIN), 0)
+            }
+            Err(ended) => self.settle(applier.report_failure(&author, &owner, trouble(ended)).await),
+        }
+    }
+
+    async fn call(&self, object: &Arc<Entry>, resource: &Resource, seed: u64) -> crate::sandbox::Outcome {
+        let (revision, key) = (&self.running.revision, &self.job.key);
+        let request = Request {
+            key: key.object.clone(),
+            object: String::from_utf8_lossy(&object.bytes).into_owned(),
+            settings: revision.settings.to_string(),
+            now: now_millis(),
+            seed,
+            attempt: self.job.failures,
+        };
+        let reads = HubReads {
+            api: self.shared.api.clone(),
+            hub: self.shared.hub.clone(),
+            live: self.live.clone(),
+            account: revision.account.clone(),
+            key: key.clone(),
+        };
+        let cluster_scoped = if resource.namespaced { Vec::new() } else { vec![key.object.kind.clone()] };
+        let grant = Grant { plugin: key.plugin.clone(), entry: self.entry.clone(), cluster_scoped };
+        let limits = &revision.limits;
+        let limits = Limits { memory: limits.memory, cpu: limits.cpu, deadline: limits.deadline };
+        let call = Call { plugin: key.plugin.clone(), grant: Arc::new(grant), reads: Arc::new(reads), limits };
+        self.shared.sandbox.reconcile(&self.live.loaded, request, call).await
+    }
+
+    fn measure(&self, outcome: &crate::sandbox::Outcome) {
+        let (metrics, plugin) = (&self.shared.metrics, self.job.key.plugin.to_string());
+        metrics.sandbox_seconds.with_label_values(&[&plugin]).observe(outcome.usage.wall.as_secs_f64());
+        metrics.sandbox_cpu.with_label_values(&[&plugin]).add(outcome.usage.cpu.as_secs_f64());
+        if let Err(Ended::Trapped { reason, .. }) = &outcome.result {
+            metrics.ended.with_label_values(&[plugin.as_str(), reason]).inc();
+        }
+    }
+
+    fn author(&self) -> Author {
+        let revision = &self.running.revision;
+        Author {
+            plugin: revision.plugin.clone(),
+            account: revision.account.clone(),
+            field_manager: revision.field_manager.clone(),
+            entry: self.entry.clone(),
+            owned: self.live.owned(self.entry),
+        }
+    }
+
+    /// From how it went to what the queue does, with what people are told on the way.
+    fn settle(&self, applied: Applied) -> (Verdict, u32) {
+        let (shared, key) = (self.shared, &self.job.key);
+        for read in &applied.reads {
+            shared.hub.add_read(key, read);
+        }
+        let verdict = match applied.outcome {
+            plan::Outcome::Done { after, .. } => {
+                shared.succeeded(key);
+                after.map_or(Verdict::Done, Verdict::After)
+            }
+            plan::Outcome::Failed { class, reason, message, after } => {
+                let verdict = verdict(class, after);
+                if matches!(class, Class::Retry | Class::Terminal) {
+                    shared.failed(key, &reason, &message);
+                    tracing::warn!(reason, message, "reconcile failed");
+                } else {
+                    tracing::debug!(reason, message, "reconcile did not finish");
+                }
+                verdict
+            }
+        };
+        (verdict, applied.writes)
+    }
+}
+
+fn verdict(class: Class, after: Option<Duration>) -> Verdict {
+    match class {
+        Class::Retry => Verdict::Retry(after),
+        Class::Wait => Verdict::Wait(after.unwrap_or(Duration::from_secs(30))),
+        Class::Terminal => after.map_or(Verdict::Terminal, Verdict::Wait),
+        Class::NotSynced | Class::NotLeading => Verdict::Repeat(AGAIN),
+        Class::OwnerGone => Verdict::Done,
+    }
+}
+
+fn trouble(ended: Ended) -> Trouble {
+    match ended {
+        Ended::Failure(failure) => Trouble {
+            reason: failure.reason,
+            message: failure.message,
+            kind: failure.kind,
+            after: failure.after,
+            report: failure.report,
+        },
+        Ended::Trapped { reason, message } => {
+            Trouble { reason: reason.into(), message, kind: FailureKind::Retry, after: None, report: Report::default() }
+        }
+        Ended::NotSynced(kind) => Trouble {
+            reason: "NotSynced".into(),
+            message: format!("the cache of {kind} is not complete yet"),
+            kind: FailureKind::Wait,
+            after: Some(AGAIN),
+            report: Report::default(),
+        },
+    }
+}
+
+fn now_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

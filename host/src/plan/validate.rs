@@ -1,0 +1,379 @@
+//! Whether a plan's writes may be carried out at all: decided for the whole plan before anything is written.
+//!
+//! Pure. Every refusal is a sentence that names the write, the field, its value, and what to do instead.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use super::{
+    Owner,
+    complete::{Child, complete},
+    json::is_blank,
+};
+use crate::{
+    contract::Write,
+    identity::Resource,
+    names::{Kind, ObjectId},
+};
+
+/// More writes than this in one plan are a mistake.
+const MAX_WRITES: usize = 500;
+/// No API server stores more in one object.
+const MAX_OBJECT: usize = 1_572_864;
+/// All objects of a plan together.
+const MAX_PLAN: usize = 16 * 1_048_576;
+
+const VERBS: [&str; 5] = ["own", "apply", "create", "patch", "delete"];
+const OPTIONS: [&str; 5] = ["keep", "force", "if-version", "subresource", "propagation"];
+const PREFIX: &str = "reef.dev/";
+
+/// Says what is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+/// A child as the plugin said it, well-formed but not yet placed.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Counted from one, as people do.
+    number: usize,
+    pub kind: Kind,
+    pub name: String,
+    pub namespace: Option<String>,
+    pub object: Map<String, Value>,
+}
+
+impl Draft {
+    fn invalid(&self, said: impl std::fmt::Display) -> Invalid {
+        Invalid(format!("write {} ({} `{}`): {said}", self.number, self.kind, self.name))
+    }
+}
+
+/// First half: everything that can be told without knowing how the kinds are served.
+pub fn drafts(writes: &[Write], owns: &[Kind]) -> Result<Vec<Draft>, Invalid> {
+    if writes.len() > MAX_WRITES {
+        return Err(Invalid(format!("the plan has {} writes: at most {MAX_WRITES} are carried out", writes.len())));
+    }
+    let size: usize = writes.iter().map(|write| write.object.len()).sum();
+    if size > MAX_PLAN {
+        return Err(Invalid(format!("the plan's objects have {size} bytes: at most {MAX_PLAN} are carried out")));
+    }
+    writes.iter().enumerate().map(|(i, write)| draft(i + 1, write, owns)).collect()
+}
+
+/// Second half: places and completes the children, now that it is known how their kinds are served.
+pub fn children(
+    drafts: Vec<Draft>,
+    owner: &Owner,
+    mark: &str,
+    resources: &HashMap<Kind, Arc<Resource>>,
+) -> Result<Vec<Child>, Invalid> {
+    let mut children: Vec<Child> = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let resource = resources.get(&draft.kind).ok_or_else(|| draft.invalid("the API server serves no such kind"))?;
+        let namespace = place(&draft, owner, resource)?;
+        if resource.status && draft.object.get("status").is_some_and(|status| !is_blank(status)) {
+            return Err(draft.invalid("`status` is written by whoever reconciles the child: leave it out"));
+        }
+        let id = ObjectId::new(draft.kind.clone(), &namespace, &draft.name);
+        let same = |c: &Child| c.id.kind.same_group_kind(&id.kind) && c.id.namespace == id.namespace && c.id.name == id.name;
+        if children.iter().any(same) {
+            return Err(draft.invalid("the plan has this object twice: merge the two writes or rename one"));
+        }
+        children.push(complete(draft, resource.clone(), &namespace, owner, mark));
+    }
+    Ok(children)
+}
+
+/// The namespace of a child: the garbage collector follows owner references only within one, or up to the cluster.
+fn place(draft: &Draft, owner: &Owner, resource: &Resource) -> Result<String, Invalid> {
+    let own = if owner.resource.namespaced { &owner.entry.id.namespace } else { &owner.key.plugin.namespace };
+    let said = draft.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    match (resource.namespaced, said) {
+        (true, Some(other)) if *other != **own => Err(draft.invalid(format_args!(
+            "metadata.namespace is `{other}`: a plugin writes in its own namespace, so leave it out or write `{own}`"
+        ))),
+        (true, _) => Ok(own.to_string()),
+        (false, Some(other)) => {
+            Err(draft.invalid(format_args!("metadata.namespace is `{other}`: {} has no namespaces, leave it out", draft.kind)))
+        }
+        (false, None) if owner.resource.namespaced => Err(draft.invalid(format_args!(
+            "a cluster-scoped object cannot be the child of the namespaced {}: the garbage collector would delete it at \
+             once; own it from a cluster-scoped object",
+            owner.entry.id
+        ))),
+        (false, None) => Ok(String::new()),
+    }
+}
+
+fn draft(number: usize, write: &Write, owns: &[Kind]) -> Result<Draft, Invalid> {
+    let invalid = |said: String| Invalid(format!("write {number}: {said}"));
+    check_verb(&write.verb).map_err(invalid)?;
+    if write.object.len() > MAX_OBJECT {
+        return Err(invalid(format!("its object has {} bytes: an API server stores at most {MAX_OBJECT}", write.object.len())));
+    }
+    let object = parse_object(&write.object).map_err(|said| invalid(format!("its object {said}")))?;
+    let text = |pointer: &[&str]| text_at(&object, pointer).map_err(invalid);
+    let api_version = text(&["apiVersion"])?;
+    let kind = text(&["kind"])?;
+    if object.get("metadata").and_then(|m| m.get("generateName")).is_some() {
+        return Err(invalid("metadata.generateName is set: a child needs a `metadata.name` that is the same each time".into()));
+    }
+    let name = text(&["metadata", "name"])?;
+    let kind: Kind = format!("{api_version}/{kind}").parse().map_err(|e| invalid(format!("{e}")))?;
+    let namespace = match object.get("metadata").and_then(|m| m.get("namespace")) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(namespace)) => Some(namespace.clone()),
+        Some(other) => return Err(invalid(format!("metadata.namespace is `{other}`: write a string or leave it out"))),
+    };
+    let draft = Draft { number, kind, name, namespace, object };
+    check(&draft, write, owns).map_err(|said| draft.invalid(said))?;
+    Ok(draft)
+}
+
+fn check_verb(verb: &str) -> Result<(), String> {
+    match verb {
+        "own" => Ok(()),
+        verb if VERBS.contains(&verb) => Err(format!("verb `{verb}` is not offered by this host yet")),
+        verb => Err(format!("verb `{verb}` is unknown: use one of {}", VERBS.join(", "))),
+    }
+}
+
+fn check(draft: &Draft, write: &Write, owns: &[Kind]) -> Result<(), String> {
+    check_options(&write.verb, &write.options)?;
+    check_kind(&draft.kind, owns)?;
+    check_name(&draft.kind, &draft.name)?;
+    if let Some(Value::Object(metadata)) = draft.object.get("metadata") {
+        check_metadata(metadata)?;
+    }
+    if draft.kind.is_secret() {
+        check_string_data(draft.object.get("stringData"))?;
+    }
+    Ok(())
+}
+
+fn check_options(verb: &str, options: &str) -> Result<(), String> {
+    let options = if options.trim().is_empty() { Map::new() } else { parse_object(options).map_err(|e| format!("options {e}"))? };
+    match options.keys().next() {
+        None => Ok(()),
+        Some(option) if OPTIONS.contains(&option.as_str()) => {
+            Err(format!("option `{option}` of verb `{verb}` is not offered by this host yet"))
+        }
+        Some(option) => Err(format!("option `{option}` is unknown: the options are {}", OPTIONS.join(", "))),
+    }
+}
+
+fn check_kind(kind: &Kind, owns: &[Kind]) -> Result<(), String> {
+    if owns.contains(kind) {
+        return Ok(());
+    }
+    match owns.iter().find(|owned| owned.same_group_kind(kind)) {
+        Some(other) => Err(format!("its manifest owns {other}, another version: use the same in both places")),
+        None => Err(format!("its manifest does not own {kind}: add `owns: [\"{kind}\"]` to its `plugin!` line")),
+    }
+}
+
+fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
+    // Names of roles and bindings may be anything that fits into a path, as in `system:node`.
+    let ok = if &*kind.group == "rbac.authorization.k8s.io" {
+        !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
+    } else {
+        name.split('.').all(is_label)
+    };
+    if ok && name.len() <= 253 {
+        return Ok(());
+    }
+    Err(format!("metadata.name is `{name}`: use at most 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"))
+}
+
+/// A DNS label, whatever its length.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn check_metadata(metadata: &Map<String, Value>) -> Result<(), String> {
+    for (field, value) in metadata {
+        match field.as_str() {
+            "name" | "namespace" | "finalizers" => {}
+            "labels" | "annotations" => check_strings(field, value)?,
+            _ if value.is_null() => {}
+            "ownerReferences" => return Err("metadata.ownerReferences is set: the host adds the owner of a child, leave it out".into()),
+            _ => {
+                return Err(format!(
+                    "metadata.{field} is set: a child's metadata has name, namespace, labels, annotations and finalizers"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_strings(field: &str, value: &Value) -> Result<(), String> {
+    let map = match value {
+        Value::Null => return Ok(()),
+        Value::Object(map) => map,
+        other => return Err(format!("metadata.{field} is `{other}`: write an object of strings")),
+    };
+    for (key, value) in map {
+        if key.starts_with(PREFIX) {
+            return Err(format!("metadata.{field} has `{key}`: what starts with `{PREFIX}` is the host's, choose another"));
+        }
+        if !value.is_string() {
+            return Err(format!("metadata.{field} has `{key}: {value}`: write the value as a string"));
+        }
+    }
+    Ok(())
+}
+
+fn check_string_data(data: Option<&Value>) -> Result<(), String> {
+    match data {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(map)) => match map.iter().find(|(_, value)| !value.is_string()) {
+            None => Ok(()),
+            Some((key, _)) => Err(format!("stringData has a `{key}` that is no string: write it as a string")),
+        },
+        Some(_) => Err("stringData is no object: write an object of strings".into()),
+    }
+}
+
+fn text_at(object: &Map<String, Value>, path: &[&str]) -> Result<String, String> {
+    let value = path.split_first().and_then(|(first, rest)| rest.iter().try_fold(object.get(*first)?, |v, key| v.get(key)));
+    match value {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        None | Some(Value::Null | Value::String(_)) => Err(format!("its object has no {}: add it", path.join("."))),
+        Some(other) => Err(format!("its object has {}: {other}: write a string", path.join("."))),
+    }
+}
+
+/// A JSON object, or how its text is none.
+pub(super) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(format!("is {} and must be a JSON object", name_of(&other))),
+        Err(error) if error.to_string().starts_with("recursion limit") => {
+            Err(format!("is nested more than 127 levels deep (line {}, column {}): flatten it", error.line(), error.column()))
+        }
+        Err(error) => Err(format!("is not JSON: {error}")),
+    }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{failure::tests::resource, tests::owner},
+        *,
+    };
+
+    fn own(object: &str) -> Write {
+        Write { verb: "own".into(), object: object.into(), options: "{}".into() }
+    }
+
+    fn owns() -> Vec<Kind> {
+        ["v1/ConfigMap", "v1/Secret", "apps/v1/Deployment", "v1/Namespace"].map(|k| k.parse().unwrap()).to_vec()
+    }
+
+    fn refusal(writes: &[Write]) -> String {
+        let mut resources = HashMap::new();
+        for kind in owns() {
+            let mut resource = resource(&kind.to_string(), "things");
+            resource.namespaced = &*kind.kind != "Namespace";
+            resource.status = &*kind.kind != "ConfigMap";
+            resources.insert(kind, Arc::new(resource));
+        }
+        match drafts(writes, &owns()).and_then(|drafts| children(drafts, &owner(), "hello", &resources)) {
+            Ok(children) => panic!("this must be refused: {children:?}"),
+            Err(invalid) => invalid.to_string(),
+        }
+    }
+
+    fn config(metadata: Value) -> Write {
+        own(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}).to_string())
+    }
+
+    #[test]
+    fn a_refusal_names_the_write_the_field_its_value_and_the_fix() {
+        let good = config(json!({"name": "a"}));
+        assert_eq!(
+            refusal(&[good, config(json!({"name": "b", "namespace": "other"}))]),
+            "write 2 (v1/ConfigMap `b`): metadata.namespace is `other`: a plugin writes in its own namespace, so leave it out \
+             or write `team-a`"
+        );
+    }
+
+    #[test]
+    fn each_defect_of_an_object_is_found() {
+        let deep = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","x":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        let cases = [
+            (own("{\n  oops"), "line 2 column 3"),
+            (own("[]"), "is an array"),
+            (own("{}"), "no apiVersion"),
+            (own(r#"{"apiVersion":"v1"}"#), "no kind"),
+            (own(r#"{"apiVersion":"v1","kind":"ConfigMap"}"#), "no metadata.name"),
+            (own(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":3}}"#), "metadata.name: 3"),
+            (own(r#"{"apiVersion":"v1","kind":"configmap","metadata":{"name":"a"}}"#), "kind `v1/configmap` is not valid"),
+            (own(r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#), r#"add `owns: ["v1/Pod"]` to its `plugin!` line"#),
+            (own(r#"{"apiVersion":"apps/v1beta1","kind":"Deployment","metadata":{"name":"a"}}"#), "another version"),
+            (own(r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","namespace":"b"}}"#), "has no namespaces"),
+            (own(r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#), "cluster-scoped"),
+            (own(r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"},"status":{"x":1}}"#), "`status`"),
+            (own(r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"},"stringData":{"x":1}}"#), "stringData"),
+            (own(&deep), "nested more than 127 levels deep"),
+            (config(json!({"generateName": "a-"})), "generateName"),
+            (config(json!({"name": "A_b"})), "metadata.name is `A_b`"),
+            (config(json!({"name": "a", "uid": "x"})), "metadata.uid is set"),
+            (config(json!({"name": "a", "resourceVersion": "1"})), "metadata.resourceVersion is set"),
+            (config(json!({"name": "a", "managedFields": []})), "metadata.managedFields is set"),
+            (config(json!({"name": "a", "ownerReferences": []})), "the host adds the owner"),
+            (config(json!({"name": "a", "labels": {"x": true}})), "`x: true`: write the value as a string"),
+            (config(json!({"name": "a", "labels": {"reef.dev/plugin": "b"}})), "is the host's"),
+            (config(json!({"name": "a", "annotations": [1]})), "an object of strings"),
+        ];
+        for (write, expected) in cases {
+            let said = refusal(std::slice::from_ref(&write));
+            assert!(said.contains(expected) && said.starts_with("write 1"), "{said}\nshould say {expected}");
+        }
+    }
+
+    #[test]
+    fn verbs_and_options_that_are_not_offered_are_named() {
+        let with = |verb: &str, options: &str| {
+            let mut write = config(json!({"name": "a"}));
+            (write.verb, write.options) = (verb.into(), options.into());
+            refusal(&[write])
+        };
+        assert!(with("patch", "{}").ends_with("verb `patch` is not offered by this host yet"));
+        assert!(with("adopt", "{}").contains("verb `adopt` is unknown"));
+        assert!(with("own", r#"{"keep":true}"#).contains("option `keep` of verb `own` is not offered by this host yet"));
+        assert!(with("own", r#"{"kep":true}"#).contains("option `kep` is unknown"));
+    }
+
+    #[test]
+    fn the_same_object_twice_is_refused_even_across_versions() {
+        let write = config(json!({"name": "a"}));
+        assert!(refusal(&[write.clone(), write]).contains("write 2 (v1/ConfigMap `a`): the plan has this object twice"));
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let big = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y".repeat(MAX_OBJECT)}});
+        assert!(refusal(&[own(&big.to_string())]).contains("stores at most"));
+        assert!(refusal(&vec![config(json!({"name": "a"})); MAX_WRITES + 1]).contains("at most 500"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Bytes by digest: where a component comes from.
+//!
+//! A source is read whole, with a cap, and is identified by its digest. It knows names and bytes, never Wasm.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use crate::names::{Digest, Memory};
+
+/// The largest component that is read.
+pub const MAX_COMPONENT: Memory = Memory(64 << 20);
+
+/// A component file under the host's plugin directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSource {
+    directory: PathBuf,
+    file: String,
+}
+
+/// What tells one state of a file from another without reading it. A rename over the file changes the inode, the swap
+/// of a volume's symlink changes what the path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// The bytes and what they are.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    pub digest: Digest,
+    pub bytes: Bytes,
+    pub signature: Signature,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// The plugin stays without component, or with its last good one, until the file appears.
+    #[error("spec.source.file: there is no file `{file}` in the plugin directory {directory}: copy the component there")]
+    Missing { file: String, directory: String },
+    /// The path would leave the plugin directory.
+    #[error("spec.source.file: `{0}` leaves the plugin directory: name a file below it, as in `hello.wasm` or `team/hello.wasm`")]
+    Outside(String),
+    #[error("spec.source.file: `{file}` is empty: is the volume mounted, and was the file written completely?")]
+    Empty { file: String },
+    #[error("spec.source.file: `{file}` is larger than {MAX_COMPONENT}, the most that is loaded")]
+    TooLarge { file: String },
+    #[error("spec.source.file: `{file}` could not be read: {message}")]
+    Unreadable { file: String, message: String },
+}
+
+impl FileSource {
+    pub fn new(directory: &Path, file: &str) -> Result<Self, SourceError> {
+        let inside = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        if file.is_empty() || !inside {
+            return Err(SourceError::Outside(file.into()));
+        }
+        Ok(Self { directory: directory.into(), file: file.into() })
+    }
+
+    /// Cheap enough to be asked twice a second: one `stat`. Polling sees renames, symlink swaps and network file
+    /// systems alike, where notifications do not.
+    pub fn signature(&self) -> Option<Signature> {
+        fs::metadata(self.directory.join(&self.file)).ok().map(|meta| Signature::of(&meta))
+    }
+
+    /// Reads the file whole. A file that changes while it is read is read again by the caller, since its signature
+    /// then differs from the one returned.
+    pub fn fetch(&self) -> Result<Fetched, SourceError> {
+        let file = self.file.clone();
+        let unreadable = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                SourceError::Missing { file: self.file.clone(), directory: self.directory.display().to_string() }
+            }
+            _ => SourceError::Unreadable { file: self.file.clone(), message: e.to_string() },
+        };
+        let opened = fs::File::open(self.directory.join(&self.file)).map_err(unreadable)?;
+        let signature = Signature::of(&opened.metadata().map_err(unreadable)?);
+        let mut bytes = Vec::new();
+        opened.take(MAX_COMPONENT.0 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.is_empty() {
+            return Err(SourceError::Empty { file });
+        }
+        if bytes.len() as u64 > MAX_COMPONENT.0 {
+            return Err(SourceError::TooLarge { file });
+        }
+        Ok(Fetched { digest: Digest::of(&bytes), bytes: bytes.into(), signature })
+    }
+}
+
+impl Signature {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified: (meta.mtime(), meta.mtime_nsec()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leaves_the_directory_is_refused() {
+        for file in ["../x.wasm", "/etc/passwd", "a/../../b", "", "."] {
+            assert_eq!(FileSource::new(Path::new("/plugins"), file), Err(SourceError::Outside(file.into())), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_has_another_signature_and_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = FileSource::new(dir.path(), "a.wasm").unwrap();
+        assert!(matches!(source.fetch(), Err(SourceError::Missing { .. })));
+        fs::write(dir.path().join("a.wasm"), b"one").unwrap();
+        let one = source.fetch().unwrap();
+        fs::write(dir.path().join("new"), b"two").unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("a.wasm")).unwrap();
+        let two = source.fetch().unwrap();
+        assert_ne!(one.signature, two.signature);
+        assert_ne!(one.digest, two.digest);
+        assert_eq!(Some(two.signature), source.signature());
+    }
+
+    #[test]
+    fn an_empty_file_is_an_error_that_asks_for_the_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.wasm"), b"").unwrap();
+        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().unwrap_err();
+        assert!(error.to_string().contains("is empty"), "{error}");
+    }
+}

@@ -1,0 +1,159 @@
+//! The only door to the outside: reads, settings, time and chance.
+//!
+//! It knows nothing of where reads are answered: in a component that is the host, natively [`Fake`](crate::Fake).
+
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    object::{Object, split_kind},
+};
+
+#[cfg(not(target_family = "wasm"))]
+use crate::fake::Reads;
+#[cfg(target_family = "wasm")]
+use crate::host::Reads;
+
+/// What a reconcile function may ask. Whatever it reads becomes a dependency: when that changes, comes to exist or goes,
+/// the function runs again.
+///
+/// ```
+/// use plugin_sdk::prelude::*;
+///
+/// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+///     let Some(secret) = cx.get("v1/Secret", app.namespace(), "database")? else {
+///         return Err(Error::wait("the Secret `database` is not there yet"));
+///     };
+///     let config = app.child("v1/ConfigMap", json!({ "data": { "user": secret.at("/data/user") } }));
+///     Ok(Plan::new().own(config))
+/// }
+///
+/// let cluster = Context::fake();
+/// let error = cluster.run(reconcile, "{ metadata: { name: a, namespace: n } }").unwrap_err();
+/// assert!(error.is_wait());
+/// assert_eq!(cluster.reads(), ["v1/Secret n/database"]);
+/// ```
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) reads: Reads,
+    /// Of the object that is reconciled.
+    pub(crate) namespace: String,
+    /// JSON text.
+    pub(crate) settings: String,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) now: u64,
+    pub(crate) attempt: u32,
+    pub(crate) random: Cell<u64>,
+}
+
+impl Context {
+    /// One object, or none if there is none; both are dependencies. The namespace of a cluster-scoped object is `""`.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Object>> {
+        self.reads.get(kind, namespace, name)?.map(Object::decode).transpose()
+    }
+
+    /// What is there of a child that is about to be planned.
+    pub fn read(&self, child: &Value) -> Result<Option<Object>> {
+        let text = |pointer: &str| child.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let kind = format!("{}/{}", text("/apiVersion"), text("/kind"));
+        self.get(&kind, text("/metadata/namespace"), text("/metadata/name"))
+    }
+
+    /// All objects of a kind that a label selector matches (`app=web,tier!=db`, as kubectl takes it; `""` is all), in the
+    /// namespace of the object that is reconciled; of a cluster-scoped one, in all namespaces.
+    pub fn list(&self, kind: &str, selector: &str) -> Result<Vec<Object>> {
+        self.reads.list(kind, &self.namespace, selector)?.into_iter().map(Object::decode).collect()
+    }
+
+    /// `spec.settings` of the plugin. What does not decode is a terminal error with the reason `InvalidSettings`.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(&self.settings).map_err(|error| {
+            Error::terminal(format!("spec.settings of the plugin does not decode: {error}")).reason("InvalidSettings")
+        })
+    }
+
+    /// The time of the request, the same during the whole call.
+    pub fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.now)
+    }
+
+    /// Chance for jitter and unstable choices, seeded by the request. Never for keys or passwords: the seed is recorded.
+    pub fn rng(&self) -> Rng<'_> {
+        Rng(&self.random)
+    }
+
+    /// Failures in a row before this call.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+/// See [`Context::rng`].
+///
+/// ```
+/// # use plugin_sdk::prelude::*;
+/// # use std::time::Duration;
+/// # fn reconcile(_: Object<Value>, cx: &Context) -> Result<Plan> {
+/// // Once an hour, but not all objects at once.
+/// Ok(Plan::new().after(cx.rng().jitter(Duration::from_secs(3600))))
+/// # }
+/// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Rng<'a>(&'a Cell<u64>);
+
+impl Rng<'_> {
+    /// SplitMix64: small, and good enough for what it may be used for.
+    pub fn next_u64(&mut self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number less than `bound`; 0 if `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next_u64().checked_rem(bound).unwrap_or(0)
+    }
+
+    /// `around`, a tenth more or less.
+    pub fn jitter(&mut self, around: Duration) -> Duration {
+        let tenth = u64::try_from(around.as_millis() / 10).unwrap_or(u64::MAX / 4);
+        around.saturating_sub(Duration::from_millis(tenth)) + Duration::from_millis(self.below(tenth * 2 + 1))
+    }
+}
+
+/// apiVersion and kind of `apps/v1/Deployment`; a typo is terminal.
+pub(crate) fn parse_kind(kind: &str) -> Result<(&str, &str)> {
+    if crate::check::is_kind(kind) {
+        Ok(split_kind(kind))
+    } else {
+        let fix = "write group/version/Kind, or version/Kind in the core group, as in `apps/v1/Deployment` or `v1/ConfigMap`";
+        Err(Error::terminal(format!("`{kind}` is no kind: {fix}")).reason("InvalidKind"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_repeats_with_its_seed_and_jitter_stays_within_a_tenth() {
+        let draw = |seed| Rng(&Cell::new(seed)).next_u64();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        let state = Cell::new(7);
+        for _ in 0..1000 {
+            let wait = Rng(&state).jitter(Duration::from_secs(10)).as_millis();
+            assert!((9_000..=11_000).contains(&wait), "{wait}");
+        }
+        assert_eq!(Rng(&state).below(0), 0);
+    }
+}

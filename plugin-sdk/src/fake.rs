@@ -1,0 +1,324 @@
+//! A cluster in memory, so that `cargo test` needs neither Kubernetes nor Wasm.
+//!
+//! Objects from YAML in, a plan out. It answers reads and remembers them; it applies nothing and knows no host.
+
+use std::{cell::{Cell, RefCell}, collections::BTreeMap, rc::Rc, time::Duration};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    context::{Context, parse_kind},
+    entry::Reconcile,
+    error::{Error, Result},
+    object::Object,
+    plan::Finished,
+    report::{Condition, Event},
+};
+
+/// A cluster in memory, from [`Context::fake`].
+///
+/// ```
+/// use plugin_sdk::prelude::*;
+///
+/// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+///     let user = cx.get("v1/Secret", app.namespace(), "db")?.map(|db| db.at("/data/user").clone());
+///     Ok(Plan::new().own(app.child("v1/ConfigMap", json!({ "data": { "user": user } }))))
+/// }
+///
+/// let cluster = Context::fake().with("
+///     apiVersion: v1
+///     kind: Secret
+///     metadata: { name: db, namespace: shop }
+///     data: { user: cm9vdA== }
+/// ");
+/// let plan = cluster.run(reconcile, "{ metadata: { name: web, namespace: shop } }").unwrap();
+/// assert_eq!(plan.owned("v1/ConfigMap", "web")["data"]["user"], "cm9vdA==");
+/// assert_eq!(cluster.reads(), ["v1/Secret shop/db"]);
+/// ```
+#[derive(Debug, Default)]
+pub struct Fake {
+    reads: Reads,
+    settings: Option<Value>,
+    now: u64,
+    attempt: u32,
+}
+
+impl Context {
+    /// An empty cluster for native tests. See [`Fake`].
+    pub fn fake() -> Fake {
+        // Some fixed time, so that a plan that uses it can be compared.
+        Fake { now: 1_700_000_000_000, ..Fake::default() }
+    }
+}
+
+impl Fake {
+    /// Puts objects into the cluster: one or more YAML (or JSON) documents. Text that is no object fails the test that runs
+    /// on it, see [`run`](Fake::run).
+    #[must_use]
+    pub fn with(self, yaml: &str) -> Self {
+        self.reads.add(yaml);
+        self
+    }
+
+    /// `spec.settings` of the plugin.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Value) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// What [`Context::attempt`] says.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// What [`Context::now`] says, as time since the Unix epoch.
+    #[must_use]
+    pub fn with_now(mut self, since_epoch: Duration) -> Self {
+        self.now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Calls a function with an object from YAML (or JSON), just as the host would: a spec that does not decode and a plan
+    /// that is no plan are errors here too.
+    pub fn run<Spec: DeserializeOwned, Status>(
+        &self,
+        function: impl Reconcile<Spec, Status>,
+        object: &str,
+    ) -> Result<Planned> {
+        let object = documents(object)?.pop().ok_or_else(|| Error::terminal("there is no object in the YAML"))?;
+        let object: Object<Spec, Status> = Object::decode(object.to_string())?;
+        let context = self.context(object.namespace())?;
+        let finished = function.call(object, &context)?.finish()?;
+        Planned::new(finished)
+    }
+
+    /// A context for calling a function by hand, for an object in this namespace.
+    pub fn context(&self, namespace: &str) -> Result<Context> {
+        if let Some(wrong) = self.reads.0.borrow().wrong.clone() {
+            return Err(Error::terminal(wrong));
+        }
+        Ok(Context {
+            reads: self.reads.clone(),
+            namespace: namespace.into(),
+            settings: self.settings.as_ref().map_or_else(|| "{}".into(), Value::to_string),
+            now: self.now,
+            attempt: self.attempt,
+            random: Cell::new(1),
+        })
+    }
+
+    /// What was read so far, in order: `v1/Secret namespace/name`, or `v1/Secret namespace?selector` for a list.
+    pub fn reads(&self) -> Vec<String> {
+        self.reads.0.borrow().asked.clone()
+    }
+}
+
+/// The backend of a native [`Context`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reads(Rc<RefCell<World>>);
+
+#[derive(Debug, Default)]
+struct World {
+    /// By kind, namespace and name.
+    objects: BTreeMap<(String, String, String), Value>,
+    asked: Vec<String>,
+    /// What could not be taken in, said when it matters.
+    wrong: Option<String>,
+}
+
+impl Reads {
+    fn add(&self, yaml: &str) {
+        let mut world = self.0.borrow_mut();
+        match documents(yaml) {
+            Ok(objects) => world.objects.extend(objects.into_iter().map(|object| (key(&object), object))),
+            Err(error) => world.wrong = Some(error.to_string()),
+        }
+    }
+
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<String>> {
+        parse_kind(kind)?;
+        let mut world = self.0.borrow_mut();
+        world.asked.push(format!("{kind} {namespace}/{name}"));
+        Ok(world.objects.get(&(kind.into(), namespace.into(), name.into())).map(Value::to_string))
+    }
+
+    pub fn list(&self, kind: &str, namespace: &str, selector: &str) -> Result<Vec<String>> {
+        parse_kind(kind)?;
+        let mut world = self.0.borrow_mut();
+        world.asked.push(format!("{kind} {namespace}?{selector}"));
+        let terms = selector.split(',').filter(|term| !term.trim().is_empty()).map(Term::parse).collect::<Result<Vec<_>>>()?;
+        let wanted = |(key, object): &(&(String, String, String), &Value)| {
+            key.0 == kind && (namespace.is_empty() || key.1 == namespace) && terms.iter().all(|term| term.matches(object))
+        };
+        Ok(world.objects.iter().filter(wanted).map(|(_, object)| object.to_string()).collect())
+    }
+}
+
+/// One term of a label selector; the fake knows `a=b`, `a==b`, `a!=b`, `a` and `!a`.
+#[derive(Debug)]
+struct Term<'a> {
+    label: &'a str,
+    value: Option<&'a str>,
+    negated: bool,
+}
+
+impl<'a> Term<'a> {
+    fn parse(term: &'a str) -> Result<Self> {
+        let term = term.trim();
+        let (label, value, negated) = if let Some((label, value)) = term.split_once("!=") {
+            (label, Some(value), true)
+        } else if let Some((label, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+            (label, Some(value), false)
+        } else {
+            (term.trim_start_matches('!'), None, term.starts_with('!'))
+        };
+        if label.contains([' ', '(']) {
+            let known = "Context::fake() knows `a=b`, `a!=b`, `a` and `!a`";
+            return Err(Error::terminal(format!("the selector term `{term}` is not understood: {known}")));
+        }
+        Ok(Self { label: label.trim(), value: value.map(str::trim), negated })
+    }
+
+    fn matches(&self, object: &Value) -> bool {
+        let label = object.get("metadata").and_then(|m| m.get("labels")).and_then(|l| l.get(self.label));
+        let matches = match self.value {
+            Some(value) => label.and_then(Value::as_str) == Some(value),
+            None => label.is_some(),
+        };
+        matches != self.negated
+    }
+}
+
+fn documents(yaml: &str) -> Result<Vec<Value>> {
+    let no_object = |cause: String| Error::terminal(format!("this YAML is no Kubernetes object: {cause}:\n{yaml}"));
+    let mut objects = Vec::new();
+    for document in serde_norway::Deserializer::from_str(yaml) {
+        match Value::deserialize(document).map_err(|error| no_object(error.to_string()))? {
+            Value::Null => {}
+            object if object.is_object() => objects.push(object),
+            other => return Err(no_object(format!("it is `{other}`"))),
+        }
+    }
+    Ok(objects)
+}
+
+fn key(object: &Value) -> (String, String, String) {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = format!("{}/{}", text("/apiVersion"), text("/kind"));
+    (kind, text("/metadata/namespace"), text("/metadata/name"))
+}
+
+/// A plan to look into.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    pub writes: Vec<Written>,
+    pub status: Option<Value>,
+    pub conditions: Vec<Condition>,
+    pub events: Vec<Event>,
+    pub after: Option<Duration>,
+    /// What a partial plan waits for.
+    pub pending: Option<String>,
+    pub done: bool,
+}
+
+/// One write of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// `own`, `apply`, `create`, `patch` or `delete`.
+    pub verb: &'static str,
+    pub object: Value,
+    pub options: Value,
+}
+
+impl Planned {
+    fn new(plan: Finished) -> Result<Self> {
+        let written = |write: &crate::plan::Write| -> Result<Written> {
+            let (object, options) = (serde_json::from_str(&write.object)?, serde_json::from_str(write.options())?);
+            Ok(Written { verb: write.verb, object, options })
+        };
+        let writes = plan.writes.iter().map(written).collect::<Result<_>>()?;
+        let Finished { report, after, pending, done, .. } = plan;
+        let status = report.status.map(|status| serde_json::from_str(&status)).transpose()?;
+        let (conditions, events) = (report.conditions, report.events);
+        Ok(Self { writes, status, conditions, events, after, pending, done })
+    }
+
+    /// The object that the plan owns under this name; `Value::Null` if there is none, so that a test reads
+    /// `plan.owned("v1/ConfigMap", "a")["data"]["text"]`.
+    pub fn owned(&self, kind: &str, name: &str) -> &Value {
+        self.written("own", kind, name)
+    }
+
+    /// The object that the plan writes with this verb under this name; `Value::Null` if there is none.
+    pub fn written(&self, verb: &str, kind: &str, name: &str) -> &Value {
+        const NOTHING: &Value = &Value::Null;
+        let wanted = |write: &&Written| {
+            let (its_kind, _, its_name) = key(&write.object);
+            write.verb == verb && its_kind == kind && its_name == name
+        };
+        self.writes.iter().find(wanted).map_or(NOTHING, |write| &write.object)
+    }
+
+    /// `True`, `False` or `Unknown`; none if the plan does not speak of this condition.
+    pub fn condition(&self, name: &str) -> Option<&'static str> {
+        self.conditions.iter().find(|condition| condition.name == name).map(|condition| condition.status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Plan;
+
+    fn listing(_: Object, cx: &Context) -> Result<Plan> {
+        let names = |selector: &str| -> Result<Vec<String>> {
+            Ok(cx.list("v1/Pod", selector)?.iter().map(|pod| pod.name().to_owned()).collect())
+        };
+        Ok(Plan::new().status(json!({
+            "all": names("")?, "web": names("app=web")?, "not": names("app!=web")?, "has": names("app")?, "none": names("!app")?
+        })))
+    }
+
+    #[test]
+    fn a_list_stays_in_the_namespace_and_takes_selectors() {
+        let cluster = Context::fake().with(
+            "{ apiVersion: v1, kind: Pod, metadata: { name: a, namespace: n, labels: { app: web } } }\n---\n\
+             { apiVersion: v1, kind: Pod, metadata: { name: b, namespace: n, labels: { app: db } } }\n---\n\
+             { apiVersion: v1, kind: Pod, metadata: { name: c, namespace: n } }\n---\n\
+             { apiVersion: v1, kind: Pod, metadata: { name: d, namespace: other, labels: { app: web } } }\n",
+        );
+        let plan = cluster.run(listing, "metadata: { name: x, namespace: n }").unwrap();
+        let lists = json!({ "all": ["a", "b", "c"], "web": ["a"], "not": ["b", "c"], "has": ["a", "b"], "none": ["c"] });
+        assert_eq!(plan.status, Some(lists));
+        assert_eq!(cluster.reads()[1], "v1/Pod n?app=web");
+    }
+
+    #[test]
+    fn settings_decode_or_are_named() {
+        let read = |_: Object, cx: &Context| Ok(Plan::new().status(cx.settings::<BTreeMap<String, u8>>()?));
+        let plan = Context::fake().with_settings(json!({ "size": 3 })).run(read, "metadata: {}").unwrap();
+        assert_eq!(plan.status, Some(json!({ "size": 3 })));
+        let error = Context::fake().with_settings(json!({ "size": "big" })).run(read, "metadata: {}").unwrap_err();
+        assert!(error.is_terminal() && error.to_string().contains("spec.settings"), "{error}");
+    }
+
+    #[test]
+    fn yaml_that_is_no_object_is_said_when_it_is_used() {
+        let error = Context::fake().with("just text").run(listing, "metadata: {}").unwrap_err();
+        assert!(error.to_string().contains("just text"), "{error}");
+        assert!(Context::fake().run(listing, "").is_err());
+    }
+
+    #[test]
+    fn a_kind_with_a_typo_is_refused_with_the_fix() {
+        let read = |_: Object, cx: &Context| cx.get("ConfigMap", "n", "a").map(|_| Plan::new());
+        let error = Context::fake().run(read, "metadata: {}").unwrap_err();
+        assert!(error.to_string().contains("`ConfigMap` is no kind: write group/version/Kind"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! The test bed from the command line: `up DIR`, `down DIR`, `tools`; the other commands are its own.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use reef_tests::{control_plane::ControlPlane, paths, supervisor::warden, tools};
+
+/// A throw-away Kubernetes control plane.
+#[derive(Parser)]
+enum Args {
+    /// Find or build the control plane's binaries and say which were taken
+    Tools,
+    /// Start a control plane in the background, in a directory that does not exist yet
+    Up { dir: PathBuf },
+    /// End the control plane of a directory and remove it
+    Down { dir: PathBuf },
+    #[command(hide = true)]
+    Hold { dir: PathBuf },
+    #[command(hide = true)]
+    Supervise { dir: PathBuf },
+    #[command(hide = true)]
+    Leash {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reef-testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    match args {
+        Args::Tools => print_tools(),
+        Args::Up { dir } => up(&dir),
+        Args::Down { dir } => down(&dir),
+        Args::Hold { dir } => hold(&dir),
+        Args::Supervise { dir } => warden::supervise(&dir),
+        Args::Leash { program, args } => warden::leash(&program, &args),
+    }
+}
+
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+fn print_tools() -> Result<()> {
+    let tools = tools::locate(&say)?;
+    for tool in [&tools.etcd, &tools.kube_apiserver, &tools.kube_controller_manager, &tools.kubectl] {
+        println!("{} {} {} ({})", tool.name, tool.version, tool.path.display(), tool.origin);
+    }
+    Ok(())
+}
+
+/// Leaves a process behind that holds the control plane until `down`.
+fn up(dir: &Path) -> Result<()> {
+    let tools = tools::locate(&say)?;
+    let dir = std::path::absolute(dir)?;
+    let log = fs::File::create(holder_file(&dir, "log"))?;
+    let mut holder = Command::new(paths::binary("reef-testbed")?)
+        .arg("hold")
+        .arg(&dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    fs::write(holder_file(&dir, "pid"), holder.id().to_string())?;
+    let end = Instant::now() + Duration::from_secs(120);
+    while !dir.join("ready").exists() {
+        if holder.try_wait()?.is_some() || Instant::now() > end {
+            bail!("the control plane did not start: {}", fs::read_to_string(holder_file(&dir, "log")).unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("admin: export KUBECONFIG={}", dir.join("admin.kubeconfig").display());
+    println!("host's user: {}", dir.join("host.kubeconfig").display());
+    println!("kubectl: {}", tools.kubectl.path.display());
+    Ok(())
+}
+
+fn hold(dir: &Path) -> Result<()> {
+    let tools = tools::locate(&say)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let plane = runtime.block_on(ControlPlane::start(&tools, dir))?;
+    fs::write(dir.join("ready"), format!("{} ms\n", plane.took.as_millis()))?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn down(dir: &Path) -> Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let pid =
+        fs::read_to_string(holder_file(&dir, "pid")).with_context(|| format!("nothing was started in {}", dir.display()))?;
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse()?).context("not a process id")?;
+    // The supervisor sees the closed pipe, and ends the rest.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let end = Instant::now() + Duration::from_secs(30);
+    while dir.exists() {
+        if Instant::now() > end {
+            bail!("{} is still there", dir.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fs::remove_file(holder_file(&dir, "pid"))?;
+    Ok(fs::remove_file(holder_file(&dir, "log"))?)
+}
+
+/// Beside the directory, because that one belongs to the supervisor.
+fn holder_file(dir: &Path, end: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(".");
+    name.push(end);
+    PathBuf::from(name)
+}

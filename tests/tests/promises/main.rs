@@ -1,0 +1,13 @@
+//! Reef's promises, each shown on a real API server with the real `reef` binary: one module per family.
+//!
+//! A test names the promises that it shows in its doc comment; `docs/promises.md` is generated from them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod bed;
