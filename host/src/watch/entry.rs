@@ -254,6 +254,10 @@ mod tests {
         assert!(parse("{}").contains("no metadata"));
         assert!(parse(r#"{"metadata":{"name":"a","uid":"u"}}"#).contains("resourceVersion"));
         assert!(parse(r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"x"}}"#).contains("`x` is not a number"));
-        assert!(Entry::parse(br#"{"metadata":{"name":"a","uid":"u","resourceVersion":"1"}}"#, None).unwrap_err().contains("apiVersion"));
+        assert!(
+            Entry::parse(br#"{"metadata":{"name":"a","uid":"u","resourceVersion":"1"}}"#, None)
+                .unwrap_err()
+                .contains("apiVersion")
+        );
     }
 }

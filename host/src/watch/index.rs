@@ -178,7 +178,8 @@ mod tests {
     use crate::names::Kind;
 
     fn entry(name: &str, version: u64, extra: Value) -> Arc<Entry> {
-        let mut meta = json!({ "name": name, "namespace": "a", "uid": format!("uid-{name}"), "resourceVersion": version.to_string() });
+        let mut meta =
+            json!({ "name": name, "namespace": "a", "uid": format!("uid-{name}"), "resourceVersion": version.to_string() });
         for (field, value) in extra.as_object().unwrap() {
             meta[field] = value.clone();
         }
@@ -215,7 +216,8 @@ mod tests {
         let child = entry("c", 1, json!({ "ownerReferences": owner("h") }));
         assert_eq!(woken(&changed(None, Some(&child))), ["demo.reef.dev/v2/Hello a/h"]);
         assert_eq!(woken(&changed(Some(&child), None)), ["demo.reef.dev/v2/Hello a/h"]);
-        let stray = entry("c", 1, json!({ "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "Hello", "name": "h", "uid": "u" }] }));
+        let stray =
+            entry("c", 1, json!({ "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "Hello", "name": "h", "uid": "u" }] }));
         assert!(woken(&changed(None, Some(&stray))).is_empty());
     }
 
@@ -235,7 +237,9 @@ mod tests {
         let marked = entry("c", 1, json!({ "ownerReferences": owner("h"), "labels": { "reef.dev/plugin": "p" } }));
         let plain = entry("c", 2, json!({ "ownerReferences": owner("h") }));
         let others = entry("c", 3, json!({ "ownerReferences": owner("h"), "labels": { "reef.dev/plugin": "q" } }));
-        for (old, new) in [(Some(&marked), &plain), (Some(&marked), &others), (Some(&others), &plain), (None, &others), (None, &plain)] {
+        for (old, new) in
+            [(Some(&marked), &plain), (Some(&marked), &others), (Some(&others), &plain), (None, &others), (None, &plain)]
+        {
             assert_eq!(woken(&changed(old, Some(new))).len(), 1);
         }
     }
@@ -317,7 +321,8 @@ mod tests {
         let delta = Delta::Changed { old: None, new: Some(child), found };
         assert_eq!(fired(&dependencies, &delta), ["other"]);
         let by: Kind = "demo.reef.dev/v1/Hello".parse().unwrap();
-        let interest = |plugin| Interest { plugin: PluginId::new("a", plugin), role: Role::Owned { by: by.clone(), mark: "p".into() } };
+        let interest =
+            |plugin| Interest { plugin: PluginId::new("a", plugin), role: Role::Owned { by: by.clone(), mark: "p".into() } };
         assert!(wakes(&scope(), &interest("p"), &delta).is_empty());
         assert_eq!(wakes(&scope(), &interest("q"), &delta).len(), 1);
     }

@@ -26,7 +26,10 @@ pub enum Event {
     Bookmark(u64),
     Quarantined(Quarantined),
     /// The server ends the watch with a `Status`.
-    Error { code: u16, message: String },
+    Error {
+        code: u16,
+        message: String,
+    },
 }
 
 /// An object that does not decode, named as far as it can be.

@@ -55,9 +55,16 @@ struct Aside {
 /// One change of the copy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
-    Changed { old: Option<Arc<Entry>>, new: Option<Arc<Entry>>, found: Found },
+    Changed {
+        old: Option<Arc<Entry>>,
+        new: Option<Arc<Entry>>,
+        found: Found,
+    },
     /// Somebody else's change was overtaken by a write of `by`, who therefore has not been woken for it yet.
-    Overtaken { id: ObjectId, by: Key },
+    Overtaken {
+        id: ObjectId,
+        by: Key,
+    },
 }
 
 /// How a change was found out.
@@ -88,9 +95,14 @@ pub enum Broken {
 
 #[derive(Debug)]
 pub enum Listed {
-    Complete { first: bool, deltas: Vec<Delta> },
+    Complete {
+        first: bool,
+        deltas: Vec<Delta>,
+    },
     /// Too much is missing to believe it at once: list again.
-    Doubtful { missing: usize },
+    Doubtful {
+        missing: usize,
+    },
 }
 
 impl Replica {

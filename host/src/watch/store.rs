@@ -118,10 +118,8 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, version: u64, owners: &[&str]) -> Arc<Entry> {
-        let owners: Vec<_> = owners
-            .iter()
-            .map(|uid| serde_json::json!({ "apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid }))
-            .collect();
+        let owners: Vec<_> =
+            owners.iter().map(|uid| serde_json::json!({ "apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid })).collect();
         let meta = serde_json::json!({ "name": name, "namespace": "a", "uid": name, "resourceVersion": version.to_string(), "ownerReferences": owners });
         let object = serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta });
         Arc::new(Entry::parse(object.to_string().as_bytes(), None).unwrap())
@@ -139,7 +137,10 @@ mod tests {
         store.put(entry("y", 2, &["o"]));
         assert_eq!(names(&store, "o"), ["x", "y"]);
         store.put(entry("x", 3, &["p", "q"]));
-        assert_eq!((names(&store, "o"), names(&store, "p"), names(&store, "q")), (vec!["y".into()], vec!["x".into()], vec!["x".into()]));
+        assert_eq!(
+            (names(&store, "o"), names(&store, "p"), names(&store, "q")),
+            (vec!["y".into()], vec!["x".into()], vec!["x".into()])
+        );
         store.remove("a", "x");
         store.remove("a", "y");
         assert!(store.children.is_empty() && store.objects.is_empty());

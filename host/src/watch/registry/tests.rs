@@ -48,7 +48,8 @@ impl Room {
     /// Plugin, name of the key's object and reason of every wake since the last time.
     fn woken(&self) -> Vec<String> {
         let woken = std::mem::take(&mut *self.woken.lock());
-        let mut said: Vec<_> = woken.iter().map(|(k, reason)| format!("{} {} {reason:?}", k.plugin.name, k.object.name)).collect();
+        let mut said: Vec<_> =
+            woken.iter().map(|(k, reason)| format!("{} {} {reason:?}", k.plugin.name, k.object.name)).collect();
         said.sort();
         said
     }
@@ -60,8 +61,10 @@ fn scope(kind: &str) -> Scope {
 
 fn object(kind: &str, name: &str, version: u64, owner: Option<&str>) -> Value {
     let kind: Kind = kind.parse().unwrap();
-    let owners: Vec<Value> =
-        owner.iter().map(|o| json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Hello", "name": o, "uid": format!("uid-{o}") })).collect();
+    let owners: Vec<Value> = owner
+        .iter()
+        .map(|o| json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Hello", "name": o, "uid": format!("uid-{o}") }))
+        .collect();
     let meta = json!({ "name": name, "namespace": "a", "uid": format!("uid-{name}"), "resourceVersion": version.to_string(), "ownerReferences": owners });
     json!({ "apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": meta })
 }
@@ -243,6 +246,19 @@ async fn what_nobody_may_read_any_more_is_not_served_and_comes_back_with_initial
     room.list(&hellos, 20, &[object(HELLO, "x", 3, None)]);
     assert_eq!(room.woken(), ["p x Initial", "q x Initial"]);
     assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_new_lender_is_tried_before_its_subscriber_is_told_what_others_may_not() {
+    let room = Room::new();
+    let lender = |name| Actor::Account(Account::new("a", name));
+    let poor = room.lend(HELLO, "p", Role::Primary, lender("poor"));
+    let failed = SyncState::Failed { message: "forbidden".into(), forbidden: true };
+    poor.watch.withdraw("forbidden".into(), true);
+    let _same = room.lend(HELLO, "q", Role::Primary, lender("poor"));
+    assert_eq!(*poor.watch.sync.borrow(), failed);
+    let _rich = room.lend(HELLO, "r", Role::Primary, lender("rich"));
+    assert_eq!(*poor.watch.sync.borrow(), SyncState::Pending);
 }
 
 #[tokio::test]

@@ -313,7 +313,11 @@ fn a_foreign_change_that_an_own_write_overtook_is_not_lost_on_its_author() {
     replica.record(&entry("x", 1, 12), &author("h"));
     replica.record(&entry("x", 1, 14), &author("i"));
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 11)), "x overtaken by h, x overtaken by i");
-    assert_eq!(replica.tell("MODIFIED", object("x", 1, 12)), "", "the echo of h is no news to i, who was told when it was recorded");
+    assert_eq!(
+        replica.tell("MODIFIED", object("x", 1, 12)),
+        "",
+        "the echo of h is no news to i, who was told when it was recorded"
+    );
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 13)), "x overtaken by i");
     assert_eq!(replica.tell("MODIFIED", object("x", 1, 14)), "");
     assert_eq!(replica.names(), at(&[("x", 14)]));
