@@ -2,6 +2,8 @@
 //!
 //! They are compiled by the real `reef compile`. No cluster and no network is needed.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 #[path = "sandbox/guests.rs"]
 mod guests;
 
