@@ -42,7 +42,8 @@ pub async fn install_as(scene: &Scene<'_>, guest: &str) -> Result<()> {
 
 /// The plugin runs.
 pub async fn ready(scene: &Scene<'_>, plugin: &str) -> Result<Value> {
-    let ready = |object: Option<&Value>| condition(object, "Ready").is_some_and(|c| c["status"] == "True" && c["reason"] == "Ready");
+    let ready =
+        |object: Option<&Value>| condition(object, "Ready").is_some_and(|c| c["status"] == "True" && c["reason"] == "Ready");
     scene.cluster().wait(PLUGIN, &scene.namespace, plugin, "is ready", ready).await
 }
 
