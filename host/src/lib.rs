@@ -19,3 +19,6 @@ pub mod sandbox;
 pub mod source;
 pub mod status;
 pub mod watch;
+
+#[cfg(test)]
+mod tidy;
