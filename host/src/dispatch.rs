@@ -225,6 +225,10 @@ pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
         let failing = shared.failures.of(load.plugin).map_or(0, |failing| failing.count);
         metrics.failing.with_label_values(&[&plugin]).set(failing.into());
     }
+    // What nobody looks at any more has no series.
+    for gauges in [&metrics.scope_objects, &metrics.scope_bytes, &metrics.quarantined, &metrics.scope_synced] {
+        gauges.reset();
+    }
     for scope in shared.hub.scopes() {
         let labels = [&*scope.scope.kind.to_string(), &*scope.scope.namespace];
         metrics.scope_objects.with_label_values(&labels).set(gauge(scope.objects));

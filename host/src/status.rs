@@ -79,6 +79,18 @@ impl Said {
         self.condition("Ready").is_some_and(|c| c.status == "True" && c.reason == "Ready")
     }
 
+    /// Lets `Ready` stand, if the resource says that it is true of this generation and digest: a predecessor of this
+    /// process has read what this one is about to read.
+    pub fn stays_ready(&mut self, plugin: &Plugin) -> bool {
+        let generation = self.status.observed_generation;
+        let found = plugin.status.as_ref().is_some_and(|found| found.digest == self.status.digest);
+        let stays = found && self.is_ready() && self.condition("Ready").is_some_and(|c| c.observed_generation == generation);
+        if stays {
+            self.fresh.push("Ready");
+        }
+        stays
+    }
+
     /// Reason and message of the first condition, before `Ready`, that is not true.
     pub fn trouble(&self) -> Option<(String, String)> {
         let not_true = |name: &&str| self.condition(name).filter(|c| c.status != "True");

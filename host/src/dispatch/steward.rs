@@ -95,7 +95,7 @@ impl Steward {
             }
             Ok(desired) => self.bring(&desired, &mut said).await,
         }
-        self.judge(&mut said);
+        self.judge(plugin, &mut said);
         said
     }
 
@@ -168,7 +168,7 @@ impl Steward {
     }
 
     /// Ready: a revision runs, and every cache that it needs is complete.
-    fn judge(&mut self, said: &mut Said) {
+    fn judge(&mut self, plugin: &Plugin, said: &mut Said) {
         self.scopes.clear();
         let Some(running) = self.shared.catalog.get(&self.id) else {
             return said.put("Ready", Truth::False, &said.first_trouble(), "nothing runs: see the other conditions");
@@ -182,6 +182,8 @@ impl Steward {
             self.scopes.push((state, known));
         }
         match (unread, said.trouble()) {
+            // A restart is no news.
+            (Some(("Syncing", _)), None) if said.stays_ready(plugin) => {}
             (Some((reason, message)), _) => said.put("Ready", Truth::False, reason, &message),
             (None, None) => said.put("Ready", Truth::True, "Ready", "reconciling"),
             (None, Some((reason, message))) if said.is_about_rights() => said.put("Ready", Truth::False, &reason, &message),
