@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use reef_tests::{
     audit::Request,
     cluster::condition,
+    host::Metrics,
     world::{Scene, scene},
 };
 use serde_json::{Value, json};
@@ -71,4 +72,49 @@ async fn both_have_seen(scene: &Scene<'_>, name: &str) -> Result<()> {
     };
     let what = "carries the conditions of both plugins for its generation";
     scene.cluster().wait(probe::PROBE, &scene.namespace, name, what, seen).await.map(drop)
+}
+
+/// The one plugin of a namespace goes: its three watches end, and nothing of its objects is kept. It comes back, and reads
+/// everything anew.
+///
+/// Promises: C2
+/// Breaks it: a subscription that somebody forgets to drop.
+#[test]
+fn when_the_last_plugin_leaves_the_watch_closes_and_the_copy_goes() {
+    scene("last-one", async |scene: &Scene<'_>| {
+        probe::install(scene).await?;
+        let host = scene.host().await?;
+        probe::ready(scene, "probe").await?;
+        probe::set(scene, "a", json!({ "text": "one", "children": ["a"] })).await?;
+        probe::reconciled(scene, "a").await?;
+        let namespace = format!("namespace=\"{}\"", scene.namespace);
+        let kept = async || -> Result<Vec<String>> {
+            let Metrics(text) = host.metrics().await?;
+            let of = |line: &&str| line.starts_with("reef_cache_bytes") && line.contains(&namespace);
+            Ok(text.lines().filter(of).map(str::to_owned).collect())
+        };
+        ensure!(kept().await?.len() == 3, "{:?}", kept().await?);
+        ensure!(ended_watches(scene)?.is_empty(), "{:?}", ended_watches(scene)?);
+
+        scene.cluster().delete(probe::PLUGIN, &scene.namespace, "probe").await?;
+        probe::until("nothing is kept", || async { kept().await.is_ok_and(|series| series.is_empty()) }).await?;
+        let over = || async { ended_watches(scene).is_ok_and(|ended| ended == ["configmaps", "deployments", "probes"]) };
+        probe::until("the API server has seen the end of all three watches", over).await?;
+
+        probe::set(scene, "a", json!({ "text": "two", "children": ["a"] })).await?;
+        probe::install(scene).await?;
+        probe::config_says(scene, "a", "text", "two").await.map(drop)
+    });
+}
+
+/// The resources of the plugins' watches in this namespace that are over, sorted.
+fn ended_watches(scene: &Scene<'_>) -> Result<Vec<String>> {
+    let log = std::fs::read_to_string(scene.world.plane.audit_log())?;
+    // The last line may be half written.
+    let requests = log.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
+    let ended = requests.filter(|r| r.verb == "watch" && r.stage == "ResponseComplete" && r.is_by_reef());
+    let mut here: Vec<String> =
+        ended.filter(|r| r.object_ref.namespace == scene.namespace).map(|r| r.object_ref.resource).collect();
+    here.sort();
+    Ok(here)
 }

@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use reef_tests::world::{Scene, scene};
-use serde_json::json;
+use reef_tests::{
+    cluster::condition,
+    host::Options,
+    world::{Scene, scene},
+};
+use serde_json::{Value, json};
 
 use crate::probe;
 
@@ -85,5 +89,73 @@ fn what_was_read_wakes_when_it_comes_changes_and_goes_and_nothing_else_does() {
         ensure!(began.elapsed() < BEFORE_THE_TIMER, "that may have been the timer, after {:?}", began.elapsed());
         ensure!(renewed["metadata"]["uid"] == copy["metadata"]["uid"], "the copy was deleted while its source was away");
         Ok(())
+    });
+}
+
+/// The host keeps a copy of the object all along, since the account may still list and watch: it does not give it out. The
+/// period after which rights are asked for anew is 1 s here instead of 30 s.
+///
+/// Promises: R4
+/// Breaks it: serving whatever the shared copy has.
+#[test]
+fn what_the_account_may_no_longer_read_is_not_served_until_it_may_again() {
+    scene("right-taken", async |scene: &Scene<'_>| {
+        let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
+        probe::install(scene).await?;
+        let options = Options { flags: vec!["--recheck-period=1s".into()], ..scene.options() };
+        let _host = scene.host_with(&options).await?;
+        probe::ready(scene, "probe").await?;
+        cluster.create(namespace, &probe::config("source", json!({ "value": "public" }))).await?;
+        probe::set(scene, "reader", json!({ "mode": "read", "read": "source" })).await?;
+        probe::config_says(scene, "reader-copy", "value", "public").await?;
+
+        let role = |verbs: &str| {
+            let rule = |group: &str, resources: &str, verbs: &str| {
+                format!("{{ apiGroups: [{group}], resources: [{resources}], verbs: [{verbs}] }}")
+            };
+            let others = [
+                rule("test.reef.dev", "probes, probes/status", "get, list, watch, patch"),
+                rule("apps", "deployments", "get, list, watch, create, patch, delete"),
+                rule("events.k8s.io", "events", "create, patch"),
+                rule("\"\"", "configmaps", verbs),
+            ];
+            let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: { name: probe }";
+            format!("{role}\nrules: [{}]\n", others.join(", "))
+        };
+        scene.apply(&role("list, watch, create, patch, delete")).await?;
+        let value = |value: &str| json!({ "data": { "value": value } });
+        let refused = || async {
+            let touched = cluster
+                .patch(
+                    probe::CONFIG,
+                    namespace,
+                    "source",
+                    "",
+                    &json!({ "metadata": { "annotations": {
+                "touched": format!("{:?}", Instant::now()) } } }),
+                )
+                .await;
+            let reader = cluster.get(probe::PROBE, namespace, "reader").await;
+            let said =
+                |object: &Option<Value>| condition(object.as_ref(), "Reconciled").is_some_and(|c| c["reason"] == "Forbidden");
+            touched.is_ok() && reader.is_ok_and(|object| said(&object))
+        };
+        probe::until("the reader says that it is refused", refused).await?;
+        let failed = probe::says(scene, "reader", "False", "Forbidden").await?;
+        let expected =
+            format!("ServiceAccount {namespace}/probe may not get configmaps in namespace {namespace}: add the rule to its Role");
+        ensure!(probe::sentence(&failed) == expected, "the condition says: {}", probe::sentence(&failed));
+
+        cluster.patch(probe::CONFIG, namespace, "source", "", &value("secret")).await?;
+        probe::set(scene, "second", json!({ "mode": "read", "read": "source" })).await?;
+        probe::says(scene, "second", "False", "Forbidden").await?;
+        probe::set(scene, "plain", json!({ "text": "runs on" })).await?;
+        probe::reconciled(scene, "plain").await?;
+        ensure!(cluster.get(probe::CONFIG, namespace, "second-copy").await?.is_none());
+        probe::config_says(scene, "reader-copy", "value", "public").await?;
+
+        scene.apply(&role("get, list, watch, create, patch, delete")).await?;
+        probe::config_says(scene, "reader-copy", "value", "secret").await?;
+        probe::config_says(scene, "second-copy", "value", "secret").await.map(drop)
     });
 }
