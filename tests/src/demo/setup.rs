@@ -31,26 +31,37 @@ spec:
 
 pub async fn run(screen: Screen) -> Result<Demo> {
     let began = Instant::now();
-    let world = screen.patience("starting etcd and kube-apiserver", World::start(&|line| screen.note(line))).await?;
+    let world = screen.patience("starting etcd and kube-apiserver", World::start(&|line| progress(screen, line))).await?;
     let tools = &world.tools;
-    let detail = format!("{}, {}, real RBAC", version("etcd", &tools.etcd.version), version("Kubernetes", &tools.kube_apiserver.version));
+    let detail =
+        format!("{}, {}, real RBAC", version("etcd", &tools.etcd.version), version("Kubernetes", &tools.kube_apiserver.version));
     screen.line("", &Line { what: "control plane started".into(), took: began.elapsed(), detail })?;
 
     let began = Instant::now();
     let options = prepare(&world).await?;
     let host = Host::start(world.plane.supervisor(), &options).await?;
     screen.patience("waiting for the host", host.ready()).await?;
-    let detail = format!("as user {HOST_USER}, which has the rights of deploy/ and no others");
+    let detail = format!("as user {HOST_USER}, with the rights in deploy/ and no others");
     screen.line("", &Line { what: "host ready".into(), took: began.elapsed(), detail })?;
 
     let began = Instant::now();
     let installed = screen.patience("installing the plugins, waiting until they are compiled", install(&world)).await;
     let ready = installed.with_context(|| format!("the end of the host's log:\n{}\n", host.log_tail(30)))?;
-    screen.line("", &Line { what: "plugins installed, compiled, authorized".into(), took: began.elapsed(), detail: ready.join(", ") })?;
+    screen.line(
+        "",
+        &Line { what: "plugins installed, compiled, authorized".into(), took: began.elapsed(), detail: ready.join(", ") },
+    )?;
     let watched = [(HELLOS, TEAM), (CONFIG, TEAM), (PROBES, OTHER_TEAM)];
     let sight = Sight::begin(&world.cluster, &watched).await?;
     screen.say("")?;
     Ok(Demo { host, sight, options, world })
+}
+
+/// `make tools` has already said which tools will not do.
+fn progress(screen: Screen, line: &str) {
+    if !line.starts_with("passing over") {
+        screen.note(line);
+    }
 }
 
 /// What must be there before the host: namespaces, the kinds, the components.

@@ -67,7 +67,8 @@ impl Sight {
         for (kind, namespace) in watched {
             let uri = format!("{}?watch=true", cluster.path(kind, namespace, None).await?);
             let request = http::Request::get(uri).body(Vec::new())?;
-            let stream = cluster.client().request_events::<Value>(request).await.with_context(|| format!("cannot watch {kind}"))?;
+            let stream =
+                cluster.client().request_events::<Value>(request).await.with_context(|| format!("cannot watch {kind}"))?;
             let (log, tell, kind) = (log.clone(), tell.clone(), *kind);
             watches.spawn(async move {
                 pin_mut!(stream);
