@@ -152,7 +152,7 @@ impl HostConfig {
         if let Some(key) = values.keys().find(|key| !known(key)) {
             return Err(ConfigError::UnknownKey { file: file.into(), key: key.clone() });
         }
-        let mut matches = command.try_get_matches_from(words)?;
+        let mut matches = command.try_get_matches_from(words).map_err(|error| wrong_value(file, &error))?;
         Ok(Alone::from_arg_matches_mut(&mut matches)?.config)
     }
 
@@ -170,6 +170,14 @@ impl HostConfig {
     pub fn lease_name(&self) -> String {
         self.lease_name.clone().unwrap_or_else(|| format!("reef-{}", self.class_name))
     }
+}
+
+/// Flags were parsed before, so what is wrong stands in the file: clap's sentence without its advice about flags.
+fn wrong_value(file: &str, error: &clap::Error) -> ConfigError {
+    let text = error.to_string();
+    let sentence = text.lines().next().unwrap_or_default();
+    let message = sentence.strip_prefix("error: ").unwrap_or(sentence).to_owned();
+    ConfigError::Unreadable { file: file.into(), message }
 }
 
 fn scalar(file: &str, key: &str, value: &serde_json::Value) -> Result<String, ConfigError> {

@@ -137,12 +137,18 @@ async fn kube_config(config: &HostConfig) -> anyhow::Result<kube::Config> {
     let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
     match (&config.kubeconfig, &config.context) {
         (Some(path), _) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig: {}", path.display()))?;
+            let file = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
             Ok(kube::Config::from_custom_kubeconfig(file, &options).await?)
         }
         (None, Some(_)) => Ok(kube::Config::from_kubeconfig(&options).await?),
         (None, None) => Ok(kube::Config::infer().await?),
     }
+}
+
+/// One sentence: the parser's own goes on with a drawing of the place.
+fn unreadable(path: &std::path::Path, error: &kube::config::KubeconfigError) -> anyhow::Error {
+    let text = error.to_string();
+    anyhow::anyhow!("--kubeconfig: {}: {}", path.display(), text.lines().next().unwrap_or_default())
 }
 
 fn pages(shared: &Arc<Shared>, config: &HostConfig) -> Admin {
