@@ -12,7 +12,12 @@
 
 mod bed;
 mod cache;
+mod hello;
+mod identity;
+mod leadership;
+mod operability;
 mod plan;
 mod probe;
 mod queue;
 mod reads;
+mod sandbox;
