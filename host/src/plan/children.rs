@@ -65,8 +65,21 @@ impl Run<'_> {
         }
         let mut object = child.object.clone();
         // The uid is a precondition: what was judged is what is changed.
-        object["metadata"]["uid"] = (*live.uid).into();
-        Ok(self.writer.apply(target, &object).await?)
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("uid".into(), (*live.uid).into());
+        }
+        match self.writer.apply(target, &object).await {
+            Ok(entry) => Ok(entry),
+            Err(refusal) if refusal.is(ApiError::is_invalid) && self.is_another(target, &live.uid).await? => {
+                Err(Failed::superseded(format!("{} was replaced while it was being written", child.id)))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// A uid that does not fit is refused as any other value that does not.
+    async fn is_another(&self, target: Target<'_>, uid: &str) -> Result<bool, Failed> {
+        Ok(self.writer.live(target).await?.is_none_or(|(now, _)| *now.uid != *uid))
     }
 
     /// Turns the entry that our own create left in `managedFields` into one of an apply: only then do fields that are
