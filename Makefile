@@ -31,7 +31,7 @@ preflight:
 .PHONY: executables
 executables: preflight
 	@[ -e $(CARGO_TARGET_DIR)/debug/reef ] || echo "building the host and its dependencies: some 10 minutes on two cores the first time"
-	cargo build --workspace --locked
+	cargo build --workspace --all-targets --locked
 
 .PHONY: components
 components: preflight ## The plugins and the tests' guests, as WebAssembly components
@@ -44,8 +44,12 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
 	@$(CARGO_TARGET_DIR)/debug/reef-testbed tools
 
+.PHONY: author
+author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
+	tests/scripts/author.sh --cluster
+
 .PHONY: check
-check: format-check lint test drift deny ## All that CI asks for
+check: format-check lint test author drift deny ## All that CI asks for
 
 .PHONY: format
 format: ## Format all Rust code
@@ -66,11 +70,13 @@ lint: preflight ## Clippy, warnings denied, in every workspace
 	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked --target-dir $(CARGO_TARGET_DIR)/plugins -- -D warnings
 
 .PHONY: generate
-generate: executables ## Write the generated files: docs/promises.md
+generate: executables ## Write the generated files: the CRDs and docs/promises.md
+	@$(CARGO_TARGET_DIR)/debug/reef crds > crds/reef.dev_plugins.yaml
 	@$(CARGO_TARGET_DIR)/debug/reef-promises
 
 .PHONY: drift
 drift: executables ## Fail if a generated file is not what would be generated
+	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
 	@$(CARGO_TARGET_DIR)/debug/reef-promises --check
 
 .PHONY: deny

@@ -22,8 +22,6 @@ use self::{log::Journal, reads::Reader, wasi::Inert};
 use crate::{contract::Request, names::PluginId};
 
 /// The generated glue: the only place where the WIT's words become Rust types.
-#[expect(clippy::indexing_slicing, reason = "generated code")]
-#[expect(missing_docs, reason = "generated code")]
 pub mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",

@@ -206,8 +206,8 @@ mod tests {
     fn a_plugin_that_is_gone_leaves_no_series() {
         let metrics = Metrics::new().unwrap();
         for plugin in ["a/hello", "b/other"] {
-            metrics.writes.with_label_values(&[plugin, "own", "ok"]).inc();
-            metrics.writes.with_label_values(&[plugin, "own", "conflict"]).inc();
+            metrics.writes.with_label_values(&[plugin]).inc();
+            metrics.ended.with_label_values(&[plugin, "Panicked"]).inc();
             metrics.queue_seconds.with_label_values(&[plugin]).observe(0.1);
         }
         metrics.leading.with_label_values(&["reef"]).set(1);

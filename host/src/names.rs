@@ -255,7 +255,7 @@ impl FromStr for Memory {
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (shift, unit) in [(30, "Gi"), (20, "Mi"), (10, "Ki")] {
-            if self.0 >> shift > 0 && self.0 % (1 << shift) == 0 {
+            if self.0 >> shift > 0 && self.0.is_multiple_of(1 << shift) {
                 return write!(f, "{}{unit}", self.0 >> shift);
             }
         }
@@ -290,7 +290,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         for (factor, unit) in [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")] {
-            if millis > 0 && millis % factor == 0 {
+            if millis > 0 && millis.is_multiple_of(factor) {
                 return write!(f, "{}{unit}", millis / factor);
             }
         }

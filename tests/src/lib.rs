@@ -2,7 +2,7 @@
 //!
 //! `tools` finds or builds the servers, `supervisor` makes sure that they never outlive a test, `control_plane` starts them,
 //! `cluster` talks to the API server as its admin, `audit` reads what everybody did, `host` runs `reef host`, and `world` gives
-//! each test a namespace of its own on one shared control plane. Nothing here knows the host's code: it sees what a user sees.
+//! each test a namespace of its own on one shared control plane. `demo` is what `make demo` shows. Nothing here knows the host's code: it sees what a user sees.
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value is indexed by key, and answers null for one that it has not")]
 
@@ -10,6 +10,7 @@ pub mod audit;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 pub mod host;
 pub mod paths;
 pub mod supervisor;

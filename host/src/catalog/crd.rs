@@ -1,5 +1,7 @@
 //! The `Plugin` resource. `crds/` holds its YAML, generated from here by `reef crds`.
 
+#![expect(clippy::duplicated_attributes, reason = "each column of kube's derive has a type")]
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};

@@ -113,4 +113,17 @@ mod tests {
         let twice = br#"{"name":"a","version":"1.0.0","reconciles":[{"for":"v1/Pod"},{"for":"v1/Pod"}]}"#;
         assert!(Manifest::parse(twice).unwrap_err().to_string().contains("twice"));
     }
+
+    #[test]
+    fn the_published_schema_has_the_same_words() {
+        let schema: serde_json::Value = serde_json::from_str(include_str!("../../../wit/manifest.schema.json")).unwrap();
+        let words = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let example = schema["examples"].as_array().unwrap().iter().find(|e| e["name"] == "shop").unwrap();
+        let all = serde_json::to_value(Manifest::parse(example.to_string().as_bytes()).unwrap()).unwrap();
+        assert_eq!(words(&schema["properties"]), words(&all));
+        assert_eq!(words(&schema["$defs"]["reconciles"]["properties"]), words(&all["reconciles"][0]));
+        for example in schema["examples"].as_array().unwrap() {
+            Manifest::parse(example.to_string().as_bytes()).unwrap();
+        }
+    }
 }

@@ -12,8 +12,8 @@ use crate::{
     capability::Grant,
     catalog::Running,
     contract::{FailureKind, Report, Request, manifest::Reconciles},
-    identity::Resource,
     metrics::Metrics,
+    names::Kind,
     plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
     queue::{Job, Verdict},
     sandbox::{Call, Ended, Limits},
@@ -115,7 +115,7 @@ impl Run<'_> {
                 gone(self.shared, self.job)
             };
         }
-        let outcome = self.call(&owner.entry, &owner.resource, seed).await;
+        let outcome = self.call(&owner.entry, seed).await;
         self.measure(&outcome);
         self.shared.hub.set_reads(&self.job.key, outcome.reads);
         let applier = &self.shared.applier;
@@ -129,7 +129,7 @@ impl Run<'_> {
         }
     }
 
-    async fn call(&self, object: &Arc<Entry>, resource: &Resource, seed: u64) -> crate::sandbox::Outcome {
+    async fn call(&self, object: &Arc<Entry>, seed: u64) -> crate::sandbox::Outcome {
         let (revision, key) = (&self.running.revision, &self.job.key);
         let request = Request {
             key: key.object.clone(),
@@ -146,12 +146,23 @@ impl Run<'_> {
             account: revision.account.clone(),
             key: key.clone(),
         };
-        let cluster_scoped = if resource.namespaced { Vec::new() } else { vec![key.object.kind.clone()] };
+        let cluster_scoped = self.cluster_scoped().await;
         let grant = Grant { plugin: key.plugin.clone(), entry: self.entry.clone(), cluster_scoped };
         let limits = &revision.limits;
         let limits = Limits { memory: limits.memory, cpu: limits.cpu, deadline: limits.deadline };
         let call = Call { plugin: key.plugin.clone(), grant: Arc::new(grant), reads: Arc::new(reads), limits };
         self.shared.sandbox.reconcile(&self.live.loaded, request, call).await
+    }
+
+    /// A kind that the API server does not serve yet counts as namespaced; its reads are refused as unknown.
+    async fn cluster_scoped(&self) -> Vec<Kind> {
+        let mut found = Vec::new();
+        for kind in [&self.entry.kind].into_iter().chain(&self.entry.owns).chain(&self.entry.reads) {
+            if self.shared.api.resource(kind).await.is_ok_and(|resource| !resource.namespaced) {
+                found.push(kind.clone());
+            }
+        }
+        found
     }
 
     fn measure(&self, outcome: &crate::sandbox::Outcome) {

@@ -8,6 +8,7 @@ use super::{
     complete::Child,
     diff::{self, Mine, Step},
     failure::Failed,
+    json::insert,
     writer::{ManagedEntry, Target, managed_entries},
 };
 use crate::{
@@ -65,8 +66,8 @@ impl Run<'_> {
         }
         let mut object = child.object.clone();
         // The uid is a precondition: what was judged is what is changed.
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.insert("uid".into(), (*live.uid).into());
+        if let Some(metadata) = object.get_mut("metadata") {
+            insert(metadata, "uid", &live.uid);
         }
         match self.writer.apply(target, &object).await {
             Ok(entry) => Ok(entry),

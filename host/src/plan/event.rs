@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Run, clock, json::drop_nulls, writer::Target};
+use super::{Run, clock, json::insert, writer::Target};
 use crate::{
     contract::Event,
     identity::Resource,
@@ -87,10 +87,11 @@ fn object(about: &Entry, event: &Event, id: &ObjectId, field_manager: &str, now:
     note.truncate(note.floor_char_boundary(MAX_NOTE));
     let mut regarding = json!({
         "apiVersion": about.id.kind.api_version(), "kind": &*about.id.kind.kind, "name": &*about.id.name,
-        "namespace": (!about.id.namespace.is_empty()).then_some(&*about.id.namespace),
         "uid": &*about.uid, "resourceVersion": about.resource_version.to_string(),
     });
-    drop_nulls(&mut regarding);
+    if !about.id.namespace.is_empty() {
+        insert(&mut regarding, "namespace", &about.id.namespace);
+    }
     let controller = format!("reef.dev/{field_manager}");
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",

@@ -75,6 +75,13 @@ fn write_canonical(value: &Value, text: &mut String) {
     }
 }
 
+/// Sets a field of an object; anything else stays as it is.
+pub fn insert(object: &mut Value, key: &str, value: &str) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.into(), value.into());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

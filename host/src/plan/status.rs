@@ -6,12 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{
-    cover,
-    json::{drop_nulls, same},
-    report::Reported,
-    schema::Conditions,
-};
+use super::{cover, json::same, report::Reported, schema::Conditions};
 use crate::{
     contract::{Condition, Truth},
     watch::{Entry, Operation},
@@ -187,12 +182,10 @@ fn written(said: &Condition, live: &Live, shape: &Conditions, generation: Option
 /// The body of the apply. The version is the precondition: a `uid` is not looked at by the status of custom resources.
 pub fn body(entry: &Entry, status: Value) -> Value {
     let id = &entry.id;
-    let mut metadata = json!({
-        "name": &*id.name,
-        "namespace": (!id.namespace.is_empty()).then_some(&*id.namespace),
-        "resourceVersion": entry.resource_version.to_string(),
-    });
-    drop_nulls(&mut metadata);
+    let mut metadata = json!({ "name": &*id.name, "resourceVersion": entry.resource_version.to_string() });
+    if !id.namespace.is_empty() {
+        super::json::insert(&mut metadata, "namespace", &id.namespace);
+    }
     json!({ "apiVersion": id.kind.api_version(), "kind": &*id.kind.kind, "metadata": metadata, "status": status })
 }
 

@@ -279,6 +279,8 @@ fn name_of(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::{
@@ -384,5 +386,19 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y".repeat(MAX_OBJECT)}});
         assert!(refusal(&[own(&big.to_string())]).contains("stores at most"));
         assert!(refusal(&vec![config(json!({"name": "a"})); MAX_WRITES + 1]).contains("at most 500"));
+    }
+
+    #[test]
+    fn the_published_schema_has_the_same_verbs_and_options() {
+        let schema: Value = serde_json::from_str(include_str!("../../../wit/options.schema.json")).unwrap();
+        let (mut verbs, mut options) = (BTreeSet::new(), BTreeSet::new());
+        for definition in schema["$defs"].as_object().unwrap().values() {
+            if let Some(verb) = definition["properties"]["verb"]["const"].as_str() {
+                verbs.insert(verb);
+                options.extend(definition["properties"]["options"]["properties"].as_object().unwrap().keys().map(String::as_str));
+            }
+        }
+        assert_eq!(verbs, BTreeSet::from(VERBS));
+        assert_eq!(options, BTreeSet::from(OPTIONS));
     }
 }

@@ -10,7 +10,7 @@ use wasmtime::component::Component;
 use super::{
     Sandbox,
     call::State,
-    engine::{MAX_MEMORIES, MAX_MEMORY, MAX_TABLE_ELEMENTS, MAX_TABLES},
+    engine::{MAX_INSTANCES, MAX_MEMORIES, MAX_MEMORY, MAX_TABLE_ELEMENTS, MAX_TABLES},
     inspect::{Inspected, inspect},
 };
 use crate::{
@@ -87,7 +87,6 @@ impl Sandbox {
             Some(component) => component,
             None => self.compiled(digest, wasm).await?,
         };
-        room_for(&component)?;
         let pre = self.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
         Ok(Loaded { digest, inspected, pre })
     }
@@ -141,41 +140,21 @@ fn copied(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, LoadError
     unsafe { Component::deserialize(engine, code) }.map_err(unusable)
 }
 
+/// Loading also asks whether the pool can hold an instance; nothing but its text tells this from a damaged file.
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn unusable(error: wasmtime::Error) -> LoadError {
-    LoadError::Io(format!("its compiled code cannot be loaded: {error:#}"))
+    let text = format!("{error:#}");
+    if !text.contains("pooling allocator") {
+        return LoadError::Io(format!("its compiled code cannot be loaded: {text}"));
+    }
+    let memory = Memory(MAX_MEMORY);
+    LoadError::Refused(format!(
+        "one instance of it needs more than this host gives: {memory} of memory to start with, {MAX_MEMORIES} memories, \
+         {MAX_TABLES} tables of {MAX_TABLE_ELEMENTS} elements, {MAX_INSTANCES} modules ({text})"
+    ))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn refused(error: wasmtime::Error) -> LoadError {
     LoadError::Refused(format!("it does not fit this host: {error:#}; build it against this host's version of the contract"))
-}
-
-/// Whether the pool can hold an instance, said before the first one fails.
-fn room_for(component: &Component) -> Result<(), LoadError> {
-    let no = |sentence: String| Err(LoadError::Refused(sentence));
-    let Some(needs) = component.resources_required() else {
-        return no("it imports core modules: link it into one component".to_owned());
-    };
-    let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
-    let table = needs.max_initial_table_size.unwrap_or(0);
-    if needs.num_memories > MAX_MEMORIES {
-        return no(format!(
-            "it has {} memories, this host allows {MAX_MEMORIES}: link it from fewer modules",
-            needs.num_memories
-        ));
-    }
-    if needs.num_tables > MAX_TABLES {
-        return no(format!("it has {} tables, this host allows {MAX_TABLES}: link it from fewer modules", needs.num_tables));
-    }
-    if memory > MAX_MEMORY {
-        let (wants, most) = (Memory(memory), Memory(MAX_MEMORY));
-        return no(format!(
-            "it starts with {wants} of memory, this host allows {most}: build it with a smaller --initial-memory"
-        ));
-    }
-    if table > MAX_TABLE_ELEMENTS as u64 {
-        return no(format!("it has a table of {table} elements, this host allows {MAX_TABLE_ELEMENTS}: build it smaller"));
-    }
-    Ok(())
 }

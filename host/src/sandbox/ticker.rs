@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn it_parks_when_nothing_runs_and_wakes_for_the_next_guest() {
-        let ticker = Ticker::start(&Engine::default()).unwrap();
+        let engine = Engine::default();
+        let ticker = Ticker::start(&engine).unwrap();
         let wait = |parked: bool| {
             let started = Instant::now();
             while ticker.shared.parked.load(SeqCst) != parked {

@@ -71,28 +71,20 @@ pub fn items(json: &str) -> Result<Vec<&str>, serde_json::Error> {
     Ok(items.into_iter().map(RawValue::get).collect())
 }
 
-/// Writes an object again, without `metadata.managedFields`, and with `apiVersion` and `kind` in front where it has
-/// none. The order of everything else stays.
+/// Writes an object again, without `metadata.managedFields`, and with `apiVersion` and `kind` in front, whether it had
+/// them (as in an event) or not (as in a list): the same object is the same text. All else stays in its order.
 pub fn without_managed_fields(object: &Fields<'_>, metadata: &Fields<'_>, api_version: &str, kind: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(size(object));
     out.push(b'{');
     for (name, value) in [("apiVersion", api_version), ("kind", kind)] {
-        if object.get(name).is_none() {
-            put_name(&mut out, name);
-            put_string(&mut out, value);
-        }
+        put_name(&mut out, name);
+        put_string(&mut out, value);
     }
-    for (name, value) in object.iter() {
+    for (name, value) in object.iter().filter(|(name, _)| !matches!(*name, "apiVersion" | "kind")) {
+        put_name(&mut out, name);
         match name {
-            "apiVersion" | "kind" if value == "null" => {}
-            "metadata" => {
-                put_name(&mut out, name);
-                put_metadata(&mut out, metadata);
-            }
-            _ => {
-                put_name(&mut out, name);
-                out.extend_from_slice(value.as_bytes());
-            }
+            "metadata" => put_metadata(&mut out, metadata),
+            _ => out.extend_from_slice(value.as_bytes()),
         }
     }
     out.push(b'}');
@@ -176,12 +168,14 @@ mod tests {
 
     #[test]
     fn managed_fields_go_and_everything_else_stays_as_it_was_written() {
-        let json = r#"{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"a","managedFields":[{"manager":"x"}],"uid":"1"},"spec":{"n":9007199254740993,"b":1.0,"é\n":"}"}}"#;
+        let json = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a","managedFields":[{"manager":"x"}],"uid":"1"},"spec":{"n":9007199254740993,"b":1.0,"é\n":"}"}}"#;
         assert_eq!(strip(json), json.replace(r#""managedFields":[{"manager":"x"}],"#, ""));
     }
 
     #[test]
-    fn an_item_of_a_list_gets_its_kind() {
+    fn an_item_of_a_list_gets_its_kind_and_reads_as_in_an_event() {
+        let event = r#"{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"a"}}"#;
+        assert_eq!(strip(event), strip(r#"{"metadata":{"name":"a"}}"#));
         assert_eq!(
             strip(r#"{"metadata":{"name":"a"}}"#),
             r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"}}"#
@@ -192,8 +186,10 @@ mod tests {
     #[test]
     fn depth_does_not_matter() {
         let deep = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
-        let json =
-            format!(r#"{{"kind":"D","apiVersion":"v1","metadata":{{"name":"a"}},"spec":{{"x":{},"y":2}}}}"#, deep(100_000));
+        let json = format!(
+            r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"a"}},"spec":{{"x":{},"y":2}}}}"#,
+            deep(100_000)
+        );
         assert_eq!(strip(&json), json);
         assert_eq!(at(&json, "/spec/y"), Some("2"));
         let other = json.replace("\"y\":2", "\"y\":3");

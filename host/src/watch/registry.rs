@@ -228,6 +228,10 @@ impl Registry {
                 let entries = state.replica.store().entries();
                 entries.for_each(|entry| tell(Change { id: entry.id.clone(), entry: Some(Arc::clone(entry)) }));
             }
+            // Whoever is new may be allowed what the others are not, and is not told their answer.
+            if !state.readable() && !watch.lenders.borrow().contains(&lender) {
+                watch.sync.send_replace(SyncState::Pending);
+            }
             state.members.insert(number, Member { lender, interest: interest.clone() });
             watch.lenders.send_replace(state.lenders());
             present

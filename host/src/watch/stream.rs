@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Request;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, timeout},
+};
 
 use super::{
     HubOptions, Shared,
@@ -32,6 +35,8 @@ enum End {
     Refused(String),
     /// There is no such kind, or not for this scope.
     Missing(String),
+    /// The server cannot be reached.
+    Away(String),
     Failed(String),
 }
 
@@ -43,6 +48,7 @@ impl From<ApiError> for End {
             error if error.is_gone() => Self::Again(message),
             error if error.is_not_found() => Self::Missing(message),
             ApiError::UnknownKind(_) => Self::Missing(message),
+            ApiError::Unreachable(_) => Self::Away(message),
             _ => Self::Failed(message),
         }
     }
@@ -59,64 +65,78 @@ impl From<Broken> for End {
 
 /// Runs until it is aborted, when the last subscriber has left.
 pub async fn follow(shared: Arc<Shared>, watch: Arc<Watch>) {
-    let mut tries = Tries { backoff: Backoff::new(&shared.options), refused: Vec::new(), failed: 0, unpaged: false };
+    let mut tries = Tries::new(&shared.options);
     loop {
-        let Some(lender) = choose(&watch, &tries.refused) else {
-            tries.refused.clear();
-            wait(&watch, tries.backoff.next()).await;
+        let mut lenders = watch.lenders.subscribe();
+        let lender = tries.choose(&lenders.borrow_and_update());
+        let Some(lender) = lender else {
+            // The last one has left: it ends in a moment.
+            wait(&mut lenders, shared.options.backoff.1).await;
             continue;
         };
-        let mut lenders = watch.lenders.subscribe();
         let mut session = Session { shared: &shared, watch: &watch, lender: &lender, established: None, unpaged: tries.unpaged };
         let end = tokio::select! {
             end = session.run() => Some(end),
             _ = lenders.wait_for(|lenders| !lenders.contains(&lender)) => None,
         };
-        let well = session.was_well();
-        tries.unpaged = session.unpaged && !well;
+        tries.learn(&session);
         if let Some(end) = end {
-            tries.after(&watch, &lender, end, well).await;
+            tries.after(&watch, &lender, end, &mut lenders).await;
         }
     }
 }
 
-fn choose(watch: &Watch, refused: &[Actor]) -> Option<Actor> {
-    watch.lenders.borrow().iter().find(|lender| !refused.contains(lender)).cloned()
-}
-
 /// Waits, but not past a new subscriber, who may be allowed what others are not.
-async fn wait(watch: &Watch, time: Duration) {
-    let mut lenders = watch.lenders.subscribe();
+async fn wait(lenders: &mut Receiver<Vec<Actor>>, time: Duration) {
     let _ = timeout(time, lenders.changed()).await;
 }
 
 /// What earlier sessions have taught.
 struct Tries {
     backoff: Backoff,
+    /// Whether the last session got somewhere, so that its end is no failure.
+    well: bool,
     /// Lenders that were refused since the last success.
     refused: Vec<Actor>,
-    /// Failures in a row.
+    /// Failures in a row, times at which the server was away not counted.
     failed: u32,
     /// Reads the list in one piece: in pages it took longer than the server keeps them.
     unpaged: bool,
 }
 
 impl Tries {
-    async fn after(&mut self, watch: &Watch, lender: &Actor, end: End, well: bool) {
-        if well {
+    fn new(options: &HubOptions) -> Self {
+        Self { backoff: Backoff::new(options), well: false, refused: Vec::new(), failed: 0, unpaged: false }
+    }
+
+    /// One that was not refused; if all were, the first again, for rights change.
+    fn choose(&mut self, lenders: &[Actor]) -> Option<Actor> {
+        let other = lenders.iter().find(|lender| !self.refused.contains(lender));
+        if other.is_none() {
+            self.refused.clear();
+        }
+        other.or(lenders.first()).cloned()
+    }
+
+    fn learn(&mut self, session: &Session<'_>) {
+        self.well = session.was_well();
+        self.unpaged = session.unpaged && !self.well;
+        if self.well {
             self.backoff.reset();
             self.refused.clear();
             self.failed = 0;
         }
+    }
+
+    async fn after(&mut self, watch: &Watch, lender: &Actor, end: End, lenders: &mut Receiver<Vec<Actor>>) {
         match end {
-            End::Closed if well => return,
+            End::Closed if self.well => return,
             End::Refused(message) => {
                 self.refused.push(lender.clone());
-                if choose(watch, &self.refused).is_some() {
-                    tracing::info!(kind = %watch.scope.kind, namespace = %watch.scope.namespace, ?lender, message, "refused; another account takes over");
+                if lenders.borrow().iter().any(|lender| !self.refused.contains(lender)) {
+                    tracing::debug!(kind = %watch.scope.kind, namespace = %watch.scope.namespace, ?lender, error = message, "refused; another account takes over");
                     return;
                 }
-                self.refused.clear();
                 report(watch, &message);
                 watch.withdraw(message, true);
             }
@@ -125,14 +145,15 @@ impl Tries {
                 watch.withdraw(message, false);
             }
             End::Again(message) => {
-                tracing::info!(kind = %watch.scope.kind, namespace = %watch.scope.namespace, message, "reading anew");
+                tracing::info!(kind = %watch.scope.kind, namespace = %watch.scope.namespace, reason = message, "reading anew");
                 self.failed += 1;
                 watch.start_over();
             }
+            End::Away(message) => late(watch, message),
             End::Closed => self.failed(watch, "the API server closed the watch at once".into()),
             End::Failed(message) => self.failed(watch, message),
         }
-        wait(watch, self.backoff.next()).await;
+        wait(lenders, self.backoff.next()).await;
     }
 
     /// Resuming where it was is right after a cut, but a server that fails again and again may need a fresh start.
@@ -141,18 +162,22 @@ impl Tries {
         if self.failed.is_multiple_of(3) {
             watch.start_over();
         }
-        report(watch, &message);
-        watch.is_late(message);
+        late(watch, message);
     }
+}
+
+fn late(watch: &Watch, message: String) {
+    report(watch, &message);
+    watch.is_late(message);
 }
 
 /// Once for each new message: a server that is away for long says the same again and again.
 fn report(watch: &Watch, message: &str) {
     let (kind, namespace) = (&watch.scope.kind, &watch.scope.namespace);
     if watch.last_error().as_deref() == Some(message) {
-        tracing::debug!(%kind, %namespace, message, "still not watched");
+        tracing::debug!(%kind, %namespace, error = message, "still not watched");
     } else {
-        tracing::warn!(%kind, %namespace, message, "not watched; trying again");
+        tracing::warn!(%kind, %namespace, error = message, "not watched; trying again");
     }
 }
 
@@ -167,7 +192,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Whether it got somewhere, so that its end says nothing about the next one.
+    /// Whether it lasted or brought something.
     fn was_well(&self) -> bool {
         self.established.is_some_and(|(since, version)| since.elapsed() >= WELL || self.watch.version() > version)
     }
@@ -327,6 +352,18 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next().as_millis() <= 100);
+    }
+
+    #[test]
+    fn a_lender_that_was_refused_is_asked_again_when_there_is_no_other() {
+        let lender = |name| Actor::Account(crate::names::Account::new("a", name));
+        let (one, two) = (lender("one"), lender("two"));
+        let mut tries = Tries::new(&HubOptions::default());
+        assert_eq!(tries.choose(&[one.clone(), two.clone()]), Some(one.clone()));
+        tries.refused.push(one.clone());
+        assert_eq!(tries.choose(&[one.clone(), two.clone()]), Some(two));
+        assert_eq!(tries.choose(std::slice::from_ref(&one)), Some(one));
+        assert_eq!(tries.choose(&[]), None);
     }
 
     #[test]

@@ -11,3 +11,8 @@
 )]
 
 mod bed;
+mod cache;
+mod plan;
+mod probe;
+mod queue;
+mod reads;

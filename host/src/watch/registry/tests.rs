@@ -249,6 +249,19 @@ async fn what_nobody_may_read_any_more_is_not_served_and_comes_back_with_initial
 }
 
 #[tokio::test]
+async fn a_new_lender_is_tried_before_its_subscriber_is_told_what_others_may_not() {
+    let room = Room::new();
+    let lender = |name| Actor::Account(Account::new("a", name));
+    let poor = room.lend(HELLO, "p", Role::Primary, lender("poor"));
+    let failed = SyncState::Failed { message: "forbidden".into(), forbidden: true };
+    poor.watch.withdraw("forbidden".into(), true);
+    let _same = room.lend(HELLO, "q", Role::Primary, lender("poor"));
+    assert_eq!(*poor.watch.sync.borrow(), failed);
+    let _rich = room.lend(HELLO, "r", Role::Primary, lender("rich"));
+    assert_eq!(*poor.watch.sync.borrow(), SyncState::Pending);
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_leaves_a_complete_store_readable_and_says_so() {
     let room = Room::new();
     let hellos = room.join(HELLO, "p", Role::Primary);

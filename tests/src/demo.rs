@@ -1,0 +1,138 @@
+//! `make demo`: what Reef does, on a real control plane, measured.
+//!
+//! Every time that is printed lies between two changes that the admin's own watches saw (`sight`), every number of writes was
+//! counted in the API server's audit log. A step that does not happen ends the demo. `setup` installs everything, `steps` are a
+//! plugin's everyday life, `faults` what goes wrong and must not hurt, `screen` prints, `keep` leaves everything running.
+
+mod faults;
+pub mod keep;
+mod screen;
+mod setup;
+mod sight;
+mod steps;
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::{Context, Result, bail};
+
+pub use self::screen::Screen;
+use self::{
+    screen::Line,
+    sight::{Seen, Sight},
+};
+use crate::{
+    audit::{Mark, Request},
+    cluster::HANG_BOUND,
+    host::{Host, Options},
+    world::World,
+};
+
+/// Where hello works, and where the misbehaving plugin does.
+const TEAM: &str = "team-a";
+const OTHER_TEAM: &str = "team-b";
+const HELLO: &str = "hello";
+const PROBE: &str = "probe";
+
+const HELLOS: &str = "demo.reef.dev/v1/Hello";
+const PROBES: &str = "test.reef.dev/v1/Probe";
+const CONFIG: &str = "v1/ConfigMap";
+const PLUGINS: &str = "reef.dev/v1alpha1/Plugin";
+
+/// What all steps work with.
+pub struct Demo {
+    // Before the world, which ends everything.
+    host: Host,
+    sight: Sight,
+    options: Options,
+    world: World,
+}
+
+/// The whole demo; with `stay`, it never returns unless it fails.
+pub fn show(screen: Screen, stay: bool) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let demo = runtime.block_on(run(screen))?;
+    if stay { keep::stay(&demo, screen) } else { Ok(screen.say("\nAll of it happened as promised. `make demo KEEP=1` leaves it running.")?) }
+}
+
+async fn run(screen: Screen) -> Result<Demo> {
+    let began = Instant::now();
+    screen.title("Reef demo. Times are from watches, numbers of writes from the API server's audit log.")?;
+    let mut demo = setup::run(screen).await?;
+    for number in 1..=9 {
+        let shown = one(&mut demo, screen, number).await;
+        if let Err(error) = shown {
+            return Err(error.context(format!("step {number} failed; the end of the host's log:\n{}\n", demo.host.log_tail(30))));
+        }
+    }
+    screen.say(&format!("\n   {} requests in the audit log, {}", demo.world.audit.all()?.len(), screen::duration(began.elapsed())))?;
+    Ok(demo)
+}
+
+async fn one(demo: &mut Demo, screen: Screen, number: usize) -> Result<()> {
+    let line = match number {
+        1 => screen.patience("creating a Hello, waiting for its ConfigMap", steps::created(demo)).await,
+        2 => screen.patience("editing the text, waiting for the ConfigMap to follow", steps::edited(demo)).await,
+        3 => screen.patience("deleting the ConfigMap, waiting for it to come back", steps::deleted_by_hand(demo)).await,
+        4 => screen.patience("editing the ConfigMap, waiting for its repair", steps::edited_by_hand(demo)).await,
+        5 => screen.patience("deleting the Hello, waiting for the garbage collector", steps::collected(demo)).await,
+        6 => screen.patience("replacing the component while 20 Hellos are edited", faults::swapped(demo)).await,
+        7 => screen.patience("killing the host, waiting until the lease is over and a new one has taken it", faults::killed(demo)).await,
+        8 => screen.patience("running a plugin in an endless loop beside hello", faults::looped(demo)).await,
+        _ => screen.patience("asking for a write into another namespace", faults::refused(demo)).await,
+    }?;
+    Ok(screen.line(&number.to_string(), &line)?)
+}
+
+impl Demo {
+    /// What Reef wrote in a namespace since the mark, as soon as that is all that was expected or more.
+    async fn writes(&self, mark: Mark, expected: usize) -> Result<Vec<Request>> {
+        let end = Instant::now() + HANG_BOUND;
+        loop {
+            // The mark makes sure that everything is in the log that had been answered.
+            self.world.audit.mark(&self.world.cluster).await?;
+            let writes = self.world.audit.writes(mark, TEAM)?;
+            if writes.len() >= expected {
+                return Ok(writes);
+            }
+            if Instant::now() > end {
+                let lines: Vec<_> = writes.iter().map(Request::line).collect();
+                bail!("expected {expected} writes in {TEAM}, the audit log has {}:\n{}", writes.len(), lines.join("\n"));
+            }
+        }
+    }
+
+    /// Edits a Hello, and waits until its ConfigMap says `becomes`: both changes, as they were seen.
+    async fn edit(&mut self, name: &str, text: &str, becomes: &str) -> Result<(Arc<Seen>, Arc<Seen>)> {
+        let mark = self.sight.mark();
+        let patch = serde_json::json!({ "spec": { "text": text } });
+        self.world.cluster.patch(HELLOS, TEAM, name, "", &patch).await?;
+        let edited = format!("Hello {name} with the text {text:?}");
+        let edited = self.sight.first(mark, &edited, |seen| seen.is(HELLOS, name) && seen.says(text)).await?;
+        let config = format!("ConfigMap {name} to say {becomes:?}");
+        let config = self.sight.first(mark, &config, |seen| seen.is(CONFIG, name) && seen.says(becomes)).await?;
+        Ok((edited, config))
+    }
+}
+
+/// Between two sights; of two watches, the effect's may be read before the cause's.
+fn between(cause: &Seen, effect: &Seen) -> std::time::Duration {
+    effect.at.saturating_duration_since(cause.at)
+}
+
+/// `1 write`, `2 writes`
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// All writes are hello's, but for what the host itself says on the `Plugin`.
+fn only_hello(writes: &[Request]) -> Result<()> {
+    let account = format!("system:serviceaccount:{TEAM}:{HELLO}");
+    let foreign = |write: &&Request| write.user.username != account && write.object_ref.resource != "plugins";
+    let other = writes.iter().find(foreign);
+    other.map_or(Ok(()), |write| bail!("expected writes by {account} only, the audit log has: {}", write.line()))
+}
+
+/// Fails with what was expected and what was seen.
+fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(anyhow::Error::msg(what())).context("a step went otherwise than promised") }
+}
