@@ -69,7 +69,18 @@ impl Run<'_> {
         if let Some(metadata) = object.get_mut("metadata") {
             insert(metadata, "uid", &live.uid);
         }
-        Ok(self.writer.apply(target, &object).await?)
+        match self.writer.apply(target, &object).await {
+            Ok(entry) => Ok(entry),
+            Err(refusal) if refusal.is(ApiError::is_invalid) && self.is_another(target, &live.uid).await? => {
+                Err(Failed::superseded(format!("{} was replaced while it was being written", child.id)))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// A uid that does not fit is refused as any other value that does not.
+    async fn is_another(&self, target: Target<'_>, uid: &str) -> Result<bool, Failed> {
+        Ok(self.writer.live(target).await?.is_none_or(|(now, _)| *now.uid != *uid))
     }
 
     /// Turns the entry that our own create left in `managedFields` into one of an apply: only then do fields that are

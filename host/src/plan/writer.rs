@@ -55,19 +55,19 @@ impl<'a> Target<'a> {
 /// A request that was not accepted: what the API server said, if it was asked, and what that means.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub error: Option<ApiError>,
-    failed: Failed,
+    error: Option<Box<ApiError>>,
+    failed: Box<Failed>,
 }
 
 impl Refusal {
     pub fn is(&self, what: impl Fn(&ApiError) -> bool) -> bool {
-        self.error.as_ref().is_some_and(what)
+        self.error.as_deref().is_some_and(what)
     }
 }
 
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
-        refusal.failed
+        *refusal.failed
     }
 }
 
@@ -171,7 +171,7 @@ impl<'a> Writer<'a> {
 
     async fn send_write(&mut self, target: Target<'_>, verb: &'static str, request: Built) -> Result<bytes::Bytes, Refusal> {
         if (self.applier.gate)() != Ok(self.pass) {
-            return Err(Refusal { error: None, failed: Failed::not_leading() });
+            return Err(Refusal { error: None, failed: Box::new(Failed::not_leading()) });
         }
         self.writes += 1;
         self.send(self.doing(target, verb), request).await
@@ -182,7 +182,7 @@ impl<'a> Writer<'a> {
             Ok(request) => self.applier.api.send(&self.actor, Lane::Requests, request).await,
             Err(error) => Err(ApiError::Misconfigured(error.to_string())),
         };
-        answer.map_err(|error| Refusal { failed: doing.failed(&error), error: Some(error) })
+        answer.map_err(|error| Refusal { failed: Box::new(doing.failed(&error)), error: Some(Box::new(error)) })
     }
 
     fn doing<'d>(&'d self, target: Target<'d>, verb: &'static str) -> Doing<'d> {
@@ -207,7 +207,7 @@ fn request(method: Method, uri: &str, content: &'static str, body: &Value) -> Bu
 fn parsed(answer: &[u8], target: Target<'_>) -> Result<Entry, Refusal> {
     Entry::parse(answer, Some(&target.id.kind)).map_err(|said| {
         let failed = Failed::undecodable(format!("the API server's answer for {} does not decode: {said}", target.id));
-        Refusal { error: None, failed }
+        Refusal { error: None, failed: Box::new(failed) }
     })
 }
 
