@@ -120,7 +120,11 @@ fn the_hosts_own_user_touches_nothing_but_its_own_kinds() {
         scene.world.audit.mark(scene.cluster()).await?;
         let all = scene.world.audit.all()?;
         let hosts: Vec<&Request> = all.iter().filter(|request| request.user.username == HOST_USER).collect();
-        let strays: Vec<String> = hosts.iter().filter(|request| !allowed(request)).map(|request| format!("{} {}", request.uri, request.line())).collect();
+        let strays: Vec<String> = hosts
+            .iter()
+            .filter(|request| !allowed(request))
+            .map(|request| format!("{} {}", request.uri, request.line()))
+            .collect();
         ensure!(strays.is_empty(), "requests of {HOST_USER} for what is not its own:\n{}", strays.join("\n"));
         for wanted in ["plugins", "plugins/status", "leases", "serviceaccounts/token"] {
             ensure!(
