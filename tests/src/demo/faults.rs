@@ -13,6 +13,7 @@ use super::{
     CONFIG, Demo, HELLO, HELLOS, Line, OTHER_TEAM, PROBE, PROBES, TEAM, count, expect,
     screen::duration,
     sight::{Change, Seen, Sight},
+    steps,
 };
 use crate::{
     cluster::{HANG_BOUND, condition},
@@ -55,16 +56,16 @@ pub async fn swapped(demo: &mut Demo) -> Result<Line> {
     let missing = |sight: &Sight| names().filter(|name| !follows(sight, name, &shouted(name))).collect::<Vec<_>>();
     let all = demo.sight.until("all 20 ConfigMaps to shout", |sight| missing(sight).is_empty().then_some(())).await;
     all.with_context(|| format!("these Hellos were lost: {:?}", missing(&demo.sight)))?;
+    let took = replaced.elapsed();
+    // Who was not edited is shouted as well; after that, nothing is left to be written.
+    let (kept, becomes) = (steps::NAME, steps::SECOND.to_uppercase());
+    demo.sight.until("the unedited Hello's ConfigMap to shout", |sight| follows(sight, kept, &becomes).then_some(())).await?;
     let shouts = |seen: &Seen| seen.kind == CONFIG && seen.says(&shouted(seen.name()));
     let first = demo.sight.first(mark, "a ConfigMap that shouts", shouts).await?;
-    // One text by the old component and one by the new one, at most.
-    let writes = demo.writes(audit, CROWD * 2).await?;
-    super::only_hello(&writes)?;
-    let detail = format!(
-        "{CROWD} of {CROWD} Hellos edited around the swap have their last text, shouted; {}",
-        count(writes.len(), "write")
-    );
-    Ok(Line { what: "component replaced by rename → new one".into(), took: first.at - replaced, detail })
+    super::only_hello(&demo.writes(audit, CROWD * 2).await?)?;
+    let all = duration(took);
+    let detail = format!("{CROWD} Hellos edited around it: {CROWD} shout their last text after {all}");
+    Ok(Line { what: "component replaced by rename → swapped".into(), took: first.at - replaced, detail })
 }
 
 /// The ConfigMap and the status have this text.

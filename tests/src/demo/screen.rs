@@ -7,9 +7,11 @@ use std::{
 
 /// How long nothing needs to be said.
 const PATIENCE: Duration = Duration::from_secs(3);
-const WIDTH: usize = 100;
+/// Nor again for so long.
+const AGAIN: Duration = Duration::from_secs(10);
+const WIDTH: usize = 120;
 /// Where the details begin.
-const INDENT: usize = 58;
+const INDENT: usize = 54;
 
 /// What came of a step.
 pub struct Line {
@@ -47,10 +49,10 @@ impl Screen {
     /// `  1 Hello created → ConfigMap      12 ms   detail`
     pub fn line(self, number: &str, line: &Line) -> io::Result<()> {
         let Line { what, took, detail } = line;
-        let took = format!("{:>9}", duration(*took));
+        let took = format!("{:>8}", duration(*took));
         let took = if self.terminal { format!("\x1b[32m{took}\x1b[0m") } else { took };
         let detail = wrap(detail).join(&format!("\n{}", " ".repeat(INDENT)));
-        self.say(&format!("{number:>2} {what:<42} {took}   {detail}"))
+        self.say(&format!("{number:>2} {what:<40} {took}  {detail}"))
     }
 
     /// Something that goes by.
@@ -65,12 +67,13 @@ impl Screen {
     /// Says what is being waited for, every few seconds, until it is there.
     pub async fn patience<T>(self, doing: &str, work: impl Future<Output = T>) -> T {
         futures::pin_mut!(work);
-        let began = Instant::now();
+        let (began, mut pause) = (Instant::now(), PATIENCE);
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                () = tokio::time::sleep(PATIENCE) => self.note(&format!("{doing} ({} s)", began.elapsed().as_secs())),
+                () = tokio::time::sleep(pause) => self.note(&format!("{doing} ({} s)", began.elapsed().as_secs())),
             }
+            pause = AGAIN;
         }
     }
 }
@@ -90,7 +93,7 @@ fn wrap(text: &str) -> Vec<String> {
     for word in text.split(' ') {
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + word.chars().count() < WIDTH - INDENT + 20 => {
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH - INDENT => {
                 line.push(' ');
                 line.push_str(word);
             }

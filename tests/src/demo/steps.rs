@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// The Hello of `plugins/hello/sample.yaml`.
-const NAME: &str = "greeting";
+pub const NAME: &str = "greeting";
 const FIRST: &str = "Hello from the reef";
-const SECOND: &str = "Hello again";
+pub const SECOND: &str = "Hello again";
 /// How often Kubernetes' garbage collector looks for new kinds.
 const COLLECTOR_LOOKS: Duration = Duration::from_secs(30);
 
@@ -36,7 +36,7 @@ pub async fn created(demo: &mut Demo) -> Result<Line> {
     let writes = demo.writes(audit, 2).await?;
     only_hello(&writes)?;
     let (written, after) = (count(writes.len(), "write"), duration(ready.at - began));
-    let detail = format!("{FIRST:?}; Ready after {after}; {written} by {TEAM}:hello");
+    let detail = format!("{FIRST:?}; Ready after {after}; {written} as {TEAM}:hello");
     Ok(Line { what: "Hello created → ConfigMap".into(), took: config.at - began, detail })
 }
 
@@ -80,7 +80,7 @@ pub async fn edited_by_hand(demo: &mut Demo) -> Result<Line> {
     let repaired = |seen: &Seen| seen.is(CONFIG, NAME) && seen.at > spoilt.at && seen.says(SECOND);
     let repaired = demo.sight.first(mark, &format!("the ConfigMap to say {SECOND:?} again"), repaired).await?;
     expect(repaired.uid() == spoilt.uid(), || "expected the same ConfigMap, it was replaced by another".into())?;
-    let detail = format!("{vandalism:?} → {SECOND:?}; {}", written(demo, audit, 1).await?);
+    let detail = format!("{vandalism:?} undone; {}", written(demo, audit, 1).await?);
     Ok(Line { what: "ConfigMap edited by hand → repaired".into(), took: repaired.at - began, detail })
 }
 
@@ -88,7 +88,7 @@ pub async fn edited_by_hand(demo: &mut Demo) -> Result<Line> {
 async fn written(demo: &Demo, mark: Mark, expected: usize) -> Result<String> {
     let writes = demo.writes(mark, expected).await?;
     only_hello(&writes)?;
-    let more = if writes.len() > expected { ", one takes the fields over" } else { "" };
+    let more = if writes.len() > expected { ", one takes fields over" } else { "" };
     Ok(format!("{}{more}", count(writes.len(), "write")))
 }
 
