@@ -48,7 +48,6 @@ pub enum Ended {
 }
 
 /// What the guest answered.
-#[expect(clippy::result_large_err, reason = "the plan beside it is larger still")]
 pub fn answered(answer: Result<wit::Plan, wit::Failure>) -> Result<Plan, Ended> {
     match answer {
         Ok(answered) => Ok(plan(answered)),
