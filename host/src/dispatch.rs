@@ -65,6 +65,8 @@ pub struct Shared {
     /// Counts up when the failures of any plugin changed.
     news: watch::Sender<u64>,
     seeds: AtomicU64,
+    /// Changes of `Plugin` resources that no steward has looked at yet.
+    unsettled: AtomicUsize,
 }
 
 /// The queue and the bell that says that something was put into it.
@@ -125,12 +127,23 @@ impl Shared {
             failures: Failures::default(),
             news: watch::Sender::new(0),
             seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
+            unsettled: AtomicUsize::new(0),
         })
     }
 
     /// Another one for each reconcile; it doubles as the reconcile's id in the log.
     fn seed(&self) -> u64 {
         self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// Plugins whose scopes may not be known yet.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
+    fn unsettle(self: &Arc<Self>) -> Unsettled {
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
+        Unsettled(self.clone())
     }
 
     fn succeeded(&self, key: &Key) {
@@ -143,6 +156,15 @@ impl Shared {
         if self.failures.put(key, reason, message) {
             self.news.send_modify(|n| *n += 1);
         }
+    }
+}
+
+/// A change of a `Plugin` that no steward has looked at yet, until dropped.
+struct Unsettled(Arc<Shared>);
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.unsettled.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

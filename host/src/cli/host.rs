@@ -1,6 +1,12 @@
 //! `reef host`: puts the rooms together and runs them until SIGTERM.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -153,35 +159,44 @@ fn unreadable(path: &std::path::Path, error: &kube::config::KubeconfigError) -> 
 
 fn pages(shared: &Arc<Shared>, config: &HostConfig) -> Admin {
     let (ready, gauges, lease) = (shared.clone(), shared.clone(), config.lease_name());
+    let started = AtomicBool::new(false);
     Admin {
         live: Arc::new(|| vec![("ping".to_owned(), Ok(()))]),
-        ready: Arc::new(move || readiness(&ready)),
+        ready: Arc::new(move || readiness(&ready, &started)),
         metrics: shared.metrics.clone(),
         refresh: Arc::new(move |metrics| dispatch::measure(&gauges, metrics, &lease)),
     }
 }
 
-/// Ready is who has read all `Plugin` resources, and has every cache that is wanted and can be had.
-fn readiness(shared: &Shared) -> Vec<Check> {
+/// Ready is who has read all `Plugin` resources, has looked at each that was there, and has every cache that is wanted
+/// and can be had. Plugins that come later do not make it unready: one tenant must not do that to all others.
+fn readiness(shared: &Shared, started: &AtomicBool) -> Vec<Check> {
+    // Before the scopes: whoever is looked at has joined them by then.
+    let unsettled = shared.unsettled();
     let plugins = dispatch::plugin_kind();
     let mut checks: Vec<Check> = Vec::new();
+    let mut listed = Err("the host has not begun to read them".to_owned());
     for scope in shared.hub.scopes() {
-        let place = if scope.scope.namespace.is_empty() {
-            "all namespaces".to_owned()
-        } else {
-            format!("namespace {}", scope.scope.namespace)
-        };
+        let (kind, namespace) = (&scope.scope.kind, &scope.scope.namespace);
         let result = match scope.last_error {
             _ if scope.synced => Ok(()),
-            // One tenant's missing right must not make the host unready for all others; the plugin's status says it.
-            Some(_) if scope.scope.kind != plugins => Ok(()),
+            // A missing right of one tenant is told by the plugin's status.
+            Some(_) if *kind != plugins => Ok(()),
             error => Err(error.unwrap_or_else(|| "is being read".to_owned())),
         };
-        checks.push((format!("cache of {} in {place}", scope.scope.kind), result));
+        if *kind == plugins {
+            listed = result;
+        } else {
+            checks.push((format!("cache of {kind} in namespace {namespace}"), result));
+        }
     }
-    if !checks.iter().any(|(name, _)| name.contains(&plugins.to_string())) {
-        checks.push(("plugins".to_owned(), Err("the host has not begun to read them".to_owned())));
+    if listed.is_ok() && unsettled == 0 {
+        started.store(true, Ordering::Release);
     }
+    if listed.is_ok() && !started.load(Ordering::Acquire) {
+        listed = Err(format!("{unsettled} are looked at for the first time"));
+    }
+    checks.insert(0, ("plugins".to_owned(), listed));
     checks
 }
 

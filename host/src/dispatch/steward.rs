@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, select_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, live::Live, rights};
+use super::{Shared, Unsettled, live::Live, rights};
 use crate::{
     catalog::{Desired, Refused, Revision, Running, crd::Plugin},
     names::{Kind, PluginId},
@@ -42,13 +42,15 @@ struct Seen {
 }
 
 /// Looks after one resource until it goes or the host stops.
-pub(super) async fn run(shared: Arc<Shared>, id: PluginId, mut wanted: Wanted, stop: CancellationToken) {
+pub(super) async fn run(shared: Arc<Shared>, id: PluginId, mut wanted: Wanted, unsettled: Unsettled, stop: CancellationToken) {
+    let mut first = Some(unsettled);
     let mut steward = Steward { shared, id, seen: None, scopes: Vec::new(), wait: SOONEST };
     loop {
         let Some(plugin) = wanted.borrow_and_update().clone() else { break };
         let news = steward.shared.news.subscribe();
         let leading = steward.shared.leader.changed();
         let said = steward.settle(&plugin).await;
+        drop(first.take());
         let ready = said.is_ready();
         let lasting = steward.tell(&plugin, said).await && ready;
         steward.wait = if lasting { SOONEST } else { (steward.wait * 2).min(steward.shared.options.recheck) };

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, steward};
+use super::{Shared, Unsettled, steward};
 use crate::{
     catalog::crd::Plugin,
     identity::Actor,
@@ -23,10 +23,11 @@ pub fn plugin_kind() -> Kind {
 
 /// Runs until `stop`.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
-    let (changes, mut changed) = mpsc::unbounded_channel::<Change>();
+    let (changes, mut changed) = mpsc::unbounded_channel::<(Change, Unsettled)>();
+    let counter = shared.clone();
     let role = Role::Callback(Arc::new(move |change| {
         // The receiver is gone only when the host stops.
-        let _ = changes.send(change);
+        let _ = changes.send((change, counter.unsettle()));
     }));
     let scope = Scope::new(shared.api.cluster().clone(), plugin_kind(), "");
     let interest = Interest { plugin: PluginId::new("", ""), role };
@@ -44,7 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 continue;
             }
         };
-        let Some(change) = change else { break };
+        let Some((change, unsettled)) = change else { break };
         let id = PluginId::new(&change.id.namespace, &change.id.name);
         let wanted =
             change.entry.and_then(|entry| parse(&entry)).filter(|plugin| plugin.spec.class_name == shared.options.class_name);
@@ -52,7 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             (Some(plugin), Some(steward)) => drop(steward.send_replace(Some(Arc::new(plugin)))),
             (Some(plugin), None) => {
                 let (sender, receiver) = watch::channel(Some(Arc::new(plugin)));
-                tasks.spawn(steward::run(shared.clone(), id.clone(), receiver, stop.clone()));
+                tasks.spawn(steward::run(shared.clone(), id.clone(), receiver, unsettled, stop.clone()));
                 stewards.insert(id, sender);
             }
             (None, _) => {
