@@ -1,3 +1,5 @@
+//! What the registry keeps, with a hub of its own and no API server.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a replica makes of lists, events and own writes, in any order.
+
 use serde_json::{Value, json};
 
 use super::*;
