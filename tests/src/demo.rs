@@ -60,9 +60,10 @@ async fn run(screen: Screen) -> Result<Demo> {
     screen.title("Reef demo. Times run from the request to the change seen in a watch; writes are from the audit log.")?;
     let mut demo = setup::run(screen).await?;
     for number in 1..=9 {
-        let shown = one(&mut demo, screen, number).await;
-        if let Err(error) = shown {
-            return Err(error.context(format!("step {number} failed; the end of the host's log:\n{}\n", demo.host.log_tail(30))));
+        if let Err(error) = one(&mut demo, screen, number).await {
+            let ended = demo.host.exit().map(|exit| format!(" (the host has ended: {exit:?})")).unwrap_or_default();
+            screen.say(&format!("\n{}", demo.host.log_tail(30)))?;
+            return Err(error.context(format!("step {number} failed{ended}")));
         }
     }
     screen.say(&format!(

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::{TryStreamExt, pin_mut};
 use kube::core::WatchEvent;
 use serde_json::Value;
@@ -103,7 +103,7 @@ impl Sight {
     pub async fn first(&mut self, mark: usize, what: &str, wanted: impl Fn(&Seen) -> bool) -> Result<Arc<Seen>> {
         self.until(what, |sight| sight.since(mark).into_iter().find(|seen| wanted(seen))).await.map_err(|error| {
             let seen: Vec<_> = self.since(mark).iter().rev().take(8).rev().map(|seen| line(seen)).collect();
-            error.context(format!("the last changes seen meanwhile:\n{}", seen.join("\n")))
+            anyhow!("{error:#}; the last changes seen:\n{}", seen.join("\n"))
         })
     }
 
