@@ -22,15 +22,17 @@ pub use error::{ApiError, Status};
 pub use review::Access;
 pub use transport::{Lane, Lines};
 
-use crate::names::{Account, Cluster, Kind};
+use crate::names::{Account, Cluster, Kind, PluginId};
 
 /// Who a request is made as.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// With the credentials of the host's own kubeconfig.
     Host,
-    /// With a token of this ServiceAccount, on a connection without a client certificate.
+    /// With a token of this ServiceAccount, on a connection without a client certificate; for no plugin in particular.
     Account(Account),
+    /// The same, for this plugin, which the User-Agent names.
+    Plugin { plugin: PluginId, account: Account },
 }
 
 /// Told of every answer: the method, and the code unless there was no answer.
@@ -167,14 +169,18 @@ impl Inner {
         F: Future<Output = Result<T, ApiError>>,
     {
         let repeatable = request.method() == Method::GET;
-        let Actor::Account(account) = actor else { return make(transport::Outgoing::of_host(request)).await };
+        let (account, agent) = match actor {
+            Actor::Host => return make(transport::Outgoing::of_host(request)).await,
+            Actor::Account(account) => (account, format!("account/{account}")),
+            Actor::Plugin { plugin, account } => (account, format!("plugin/{plugin}")),
+        };
         let request = request.map(Bytes::from);
         let mut tries = if repeatable { 2 } else { 1 };
         loop {
             tries -= 1;
             let token = self.tokens.get(self, account).await?;
             let outgoing =
-                transport::Outgoing { request: request.clone(), bearer: Some(token.header()), account: Some(account.clone()) };
+                transport::Outgoing { request: request.clone(), bearer: Some(token.header()), agent: Some(agent.clone()) };
             match make(outgoing).await {
                 Err(error) if error.code() == Some(401) => {
                     self.tokens.forget_this(account, &token);

@@ -43,7 +43,7 @@ impl Live {
     /// Joins the scopes of everything that the manifest reconciles and owns. Every object that is there is woken, so
     /// this comes after the queue opened and the catalog has the revision.
     pub fn join(&self, hub: &Hub, revision: &Revision) {
-        let lender = || Actor::Account(revision.account.clone());
+        let lender = || Actor::Plugin { plugin: self.plugin.clone(), account: revision.account.clone() };
         let interest = |role| Interest { plugin: self.plugin.clone(), role };
         let mut joined = self.joined.lock();
         for entry in &revision.manifest.reconciles {
@@ -70,7 +70,8 @@ impl Live {
         let mut reading = self.reading.lock();
         let subscription = reading.entry(scope.clone()).or_insert_with(|| {
             let interest = Interest { plugin: self.plugin.clone(), role: Role::Read };
-            hub.subscribe(scope.clone(), Actor::Account(account.clone()), interest)
+            let lender = Actor::Plugin { plugin: self.plugin.clone(), account: account.clone() };
+            hub.subscribe(scope.clone(), lender, interest)
         });
         subscription.state()
     }

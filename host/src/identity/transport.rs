@@ -20,18 +20,19 @@ pub use pool::Lane;
 use pool::{Connector, Lanes, Ticket};
 
 use super::{ApiError, ApiOptions, Observe, Status, discovery::IMPOSSIBLE};
-use crate::names::{Account, Span};
+use crate::names::Span;
 
 /// A request with the identity it is to be made with; no bearer means the host's own.
 pub(super) struct Outgoing {
     pub(super) request: Request<Bytes>,
     pub(super) bearer: Option<HeaderValue>,
-    pub(super) account: Option<Account>,
+    /// What the User-Agent says beside the host's own name.
+    pub(super) agent: Option<String>,
 }
 
 impl Outgoing {
     pub(super) fn of_host(request: Request<Vec<u8>>) -> Self {
-        Self { request: request.map(Bytes::from), bearer: None, account: None }
+        Self { request: request.map(Bytes::from), bearer: None, agent: None }
     }
 }
 
@@ -117,8 +118,8 @@ impl Transport {
     async fn dress(&self, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, ApiError> {
         let mut request = outgoing.request.map(Full::new);
         *request.uri_mut() = self.base.join(request.uri())?;
-        let agent = match &outgoing.account {
-            Some(account) => format!("{} plugin/{account}", self.user_agent),
+        let agent = match &outgoing.agent {
+            Some(agent) => format!("{} {agent}", self.user_agent),
             None => self.user_agent.clone(),
         };
         if let Ok(agent) = HeaderValue::try_from(agent) {

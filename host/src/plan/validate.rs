@@ -111,7 +111,10 @@ fn draft(number: usize, write: &Write, owns: &[Kind]) -> Result<Draft, Invalid> 
     let invalid = |said: String| Invalid(format!("write {number}: {said}"));
     check_verb(&write.verb).map_err(invalid)?;
     if write.object.len() > MAX_OBJECT {
-        return Err(invalid(format!("its object has {} bytes: an API server stores at most {MAX_OBJECT}; split it into several", write.object.len())));
+        return Err(invalid(format!(
+            "its object has {} bytes: an API server stores at most {MAX_OBJECT}; split it into several",
+            write.object.len()
+        )));
     }
     let object = parse_object(&write.object).map_err(|said| invalid(format!("its object {said}")))?;
     let text = |pointer: &[&str]| text_at(&object, pointer).map_err(invalid);

@@ -80,7 +80,7 @@ pub(super) enum Deletion {
 
 impl<'a> Writer<'a> {
     pub fn new(applier: &'a Applier, author: &'a Author, key: &'a Key, pass: Pass) -> Self {
-        let actor = Actor::Account(author.account.clone());
+        let actor = Actor::Plugin { plugin: author.plugin.clone(), account: author.account.clone() };
         let manager = format!("reef:{}", author.field_manager);
         Self { applier, author, key, pass, actor, manager, writes: 0 }
     }

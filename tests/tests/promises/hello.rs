@@ -12,15 +12,20 @@ pub const HELLO: &str = "demo.reef.dev/v1/Hello";
 
 /// Installs the plugin `hello` in the scene's namespace from its own manifests.
 pub async fn install(scene: &Scene<'_>) -> Result<()> {
-    install_with(scene, |_| true).await
+    install_as(scene, "hello").await
+}
+
+/// The same, with another name for the Plugin; its account and its mark are still `hello`.
+pub async fn install_as(scene: &Scene<'_>, name: &str) -> Result<()> {
+    install_with(scene, name, |_| true).await
 }
 
 /// The same, but nobody lends its account to the host.
 pub async fn install_unlent(scene: &Scene<'_>) -> Result<()> {
-    install_with(scene, |document| !document.contains("reef-lend-")).await
+    install_with(scene, "hello", |document| !document.contains("reef-lend-")).await
 }
 
-async fn install_with(scene: &Scene<'_>, wanted: impl Fn(&str) -> bool) -> Result<()> {
+async fn install_with(scene: &Scene<'_>, name: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let dir = paths::checkout().join("plugins/hello");
     scene.world.apply_file("", &dir.join("crd.yaml")).await?;
     let account = fs::read_to_string(dir.join("rbac.yaml"))?;
@@ -28,7 +33,7 @@ async fn install_with(scene: &Scene<'_>, wanted: impl Fn(&str) -> bool) -> Resul
         scene.apply(document).await?;
     }
     scene.place("hello.wasm", &component("hello")?)?;
-    plugin(scene, "hello", json!({ "source": { "file": "hello.wasm" } })).await
+    plugin(scene, name, json!({ "source": { "file": "hello.wasm" }, "serviceAccountName": "hello" })).await
 }
 
 /// A built component.

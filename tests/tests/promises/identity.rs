@@ -20,7 +20,6 @@ use crate::{
 const HOST_MAY: &[(&[&str], &str, &str)] = &[
     (&["get", "list", "watch"], "reef.dev", "plugins"),
     (&["get", "patch"], "reef.dev", "plugins/status"),
-    (&["get"], "apiextensions.k8s.io", "customresourcedefinitions"),
     (&["get", "create", "update", "watch"], "coordination.k8s.io", "leases"),
     (&["create"], "", "serviceaccounts/token"),
     (&["create"], "authentication.k8s.io", "selfsubjectreviews"),
@@ -82,12 +81,12 @@ fn every_request_for_a_tenants_object_is_made_as_the_plugins_service_account() {
         ensure!(kubeconfig.contains("client-certificate-data") && !kubeconfig.contains("token"), "{kubeconfig}");
         let begin = scene.world.audit.mark(scene.cluster()).await?;
         scene.host().await?;
-        hello::install(scene).await?;
+        hello::install_as(scene, "greeter").await?;
         live(scene).await?;
         scene.world.audit.mark(scene.cluster()).await?;
         let requests = of_tenants(scene, begin)?;
         let (account, agent) =
-            (format!("system:serviceaccount:{}:hello", scene.namespace), format!("plugin/{}/hello", scene.namespace));
+            (format!("system:serviceaccount:{}:hello", scene.namespace), format!("plugin/{}/greeter", scene.namespace));
         for request in &requests {
             ensure!(request.user.username == account, "not as {account}: {}", request.line());
             ensure!(request.user_agent.starts_with("reef/") && request.user_agent.ends_with(&agent), "{}", request.line());
