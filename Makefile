@@ -5,6 +5,8 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 COMPONENTS := $(CARGO_TARGET_DIR)/components
 WASM_WORKSPACES := $(wildcard plugins/Cargo.toml tests/guests/Cargo.toml)
+# Executables of the test bed know their checkout by this; a target directory may be shared by several.
+TESTBED := CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/debug
 # `make demo KEEP=1` leaves the demo's cluster running.
 KEEP ?=
 
@@ -14,7 +16,7 @@ help: ## This list
 
 .PHONY: demo
 demo: build tools ## Build all, start a real control plane, run the host with a real plugin, and show what happens
-	@$(CARGO_TARGET_DIR)/debug/reef-demo $(if $(KEEP),--keep)
+	@$(TESTBED)/reef-demo $(if $(KEEP),--keep)
 
 .PHONY: test
 test: build tools ## Every test: pure rooms, SDK, plugins, and the promises on a real API server
@@ -42,7 +44,7 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 
 .PHONY: tools
 tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
-	@$(CARGO_TARGET_DIR)/debug/reef-testbed tools
+	@$(TESTBED)/reef-testbed tools
 
 .PHONY: author
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
@@ -72,12 +74,12 @@ lint: preflight ## Clippy, warnings denied, in every workspace
 .PHONY: generate
 generate: executables ## Write the generated files: the CRDs and docs/promises.md
 	@$(CARGO_TARGET_DIR)/debug/reef crds > crds/reef.dev_plugins.yaml
-	@$(CARGO_TARGET_DIR)/debug/reef-promises
+	@$(TESTBED)/reef-promises
 
 .PHONY: drift
 drift: executables ## Fail if a generated file is not what would be generated
 	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
-	@$(CARGO_TARGET_DIR)/debug/reef-promises --check
+	@$(TESTBED)/reef-promises --check
 
 .PHONY: deny
 deny: preflight ## Licences, banned and duplicate crates, sources; advisories where their database can be reached
