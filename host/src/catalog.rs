@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 pub use desired::{Desired, Refused};
 
 use crate::{
-    contract::Manifest,
+    contract::{Manifest, manifest::Reconciles},
     names::{Account, Digest, Kind, PluginId},
 };
 
@@ -37,6 +37,14 @@ impl Revision {
     /// The field manager's name as the API server sees it.
     pub fn manager(&self) -> String {
         format!("reef:{}", self.field_manager)
+    }
+
+    /// The entry whose host condition the other one writes as well, on the same kind.
+    fn same_condition(&self, other: &Revision) -> Option<&Reconciles> {
+        self.manifest.reconciles.iter().find(|mine| {
+            let theirs = &other.manifest.reconciles;
+            theirs.iter().any(|theirs| theirs.kind.same_group_kind(&mine.kind) && theirs.condition == mine.condition)
+        })
     }
 
     fn serves(&self, kind: &Kind) -> bool {
@@ -72,14 +80,26 @@ impl<L> Catalog<L> {
     pub fn put(&self, running: Running<L>) -> Result<(), Refused> {
         let mut table = self.running.write();
         let mine = &running.revision;
-        let rival = table.values().map(|other| &other.revision).find(|other| {
+        let older = |other: &&Revision| {
             other.plugin != mine.plugin
                 && other.plugin.namespace == mine.plugin.namespace
-                && other.field_manager == mine.field_manager
-                && mine.manifest.reconciles.iter().any(|entry| other.serves(&entry.kind))
                 && (&other.created, &other.plugin) < (&mine.created, &mine.plugin)
-        });
-        if let Some(rival) = rival {
+        };
+        let rivals = || table.values().map(|other| &other.revision).filter(older);
+        let serves = |other: &&Revision| mine.manifest.reconciles.iter().any(|entry| other.serves(&entry.kind));
+        // Both would write the same condition, each waking the other by it, without end.
+        let shared = rivals().find_map(|other| Some((other, mine.same_condition(other)?)));
+        if let (Some((rival, entry)), false) = (shared, rivals().filter(serves).any(|r| r.field_manager == mine.field_manager)) {
+            return Err(Refused {
+                reason: "ConditionTaken",
+                message: format!(
+                    "plugin {} already writes the condition `{}` of {}: suspend one of the two, or name another `condition` in this \
+                     one's `plugin!` line",
+                    rival.plugin, entry.condition, entry.kind
+                ),
+            });
+        }
+        if let Some(rival) = rivals().filter(serves).find(|other| other.field_manager == mine.field_manager) {
             return Err(Refused {
                 reason: "FieldManagerTaken",
                 message: format!(

@@ -82,6 +82,10 @@ impl FileSource {
             }
             _ => SourceError::Unreadable { file: self.file.clone(), message: e.to_string() },
         };
+        // To open a pipe or a device could block for ever.
+        if !fs::metadata(self.directory.join(&self.file)).map_err(unreadable)?.is_file() {
+            return Err(SourceError::Unreadable { file, message: "it is not a regular file".into() });
+        }
         let opened = fs::File::open(self.directory.join(&self.file)).map_err(unreadable)?;
         let signature = Signature::of(&opened.metadata().map_err(unreadable)?);
         let mut bytes = Vec::new();

@@ -79,7 +79,9 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
     wait_for_signal().await?;
     tracing::info!(in_flight = work.in_flight(), "stopping: no new reconciles, waiting for those in flight");
     stop.cancel();
-    loop_.await?;
+    if tokio::time::timeout(config.drain_timeout.0, loop_).await.is_err() {
+        tracing::warn!("the loop did not end in time");
+    }
     if !dispatch::drained(&work, config.drain_timeout.0).await {
         tracing::warn!(in_flight = work.in_flight(), "some reconciles did not end in time; they are cut off");
     }

@@ -7,7 +7,11 @@ use std::{
 
 use tracing::Instrument as _;
 
-use super::{Shared, live::Live, reads::HubReads};
+use super::{
+    Shared,
+    live::Live,
+    reads::{HubReads, access},
+};
 use crate::{
     capability::Grant,
     catalog::Running,
@@ -93,6 +97,14 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32)
         Ok(Some(object)) => object,
     };
     let Ok(resource) = shared.api.resource(&key.object.kind).await else { return (Verdict::Repeat(AGAIN), 0) };
+    // The copy is shared: that it is there says nothing about who may see it.
+    let access = access(&resource, "get", "", &key.object.namespace, Some(&key.object.name));
+    match shared.api.can(&running.revision.account, &access).await {
+        Ok(true) => {}
+        Ok(false) => return shared.not_allowed(),
+        Err(error) if error.is_forbidden() => return shared.not_allowed(),
+        Err(_) => return (Verdict::Repeat(AGAIN), 0),
+    }
     let owner = Owner { key: key.clone(), entry: object, resource, scope, pass: Pass(term.0) };
     Run { shared, job, running, live, entry }.go(owner, seed).await
 }
@@ -102,6 +114,14 @@ fn gone(shared: &Arc<Shared>, job: &Job) -> (Verdict, u32) {
     shared.hub.forget(&job.key);
     shared.succeeded(&job.key);
     (Verdict::Done, 0)
+}
+
+impl Shared {
+    /// The account lost the right to see the object. The steward says so; nothing of the object reaches the plugin.
+    fn not_allowed(&self) -> (Verdict, u32) {
+        self.news.send_modify(|n| *n += 1);
+        (Verdict::Wait(self.options.recheck), 0)
+    }
 }
 
 impl Run<'_> {

@@ -58,7 +58,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: PluginId, mut wanted: Wanted, u
             () = stop.cancelled() => return,
             changed = wanted.changed() => if changed.is_err() { return },
             () = steward.changed(news, leading) => {}
-            () = tokio::time::sleep(steward.wait), if !lasting => {}
+            () = tokio::time::sleep(if lasting { steward.shared.options.recheck } else { steward.wait }) => {}
         }
     }
     steward.end();
