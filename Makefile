@@ -32,7 +32,7 @@ preflight:
 
 .PHONY: executables
 executables: preflight
-	@[ -e $(CARGO_TARGET_DIR)/debug/reef ] || echo "building the host and its dependencies: some 10 minutes on two cores the first time"
+	@[ -e $(CARGO_TARGET_DIR)/debug/reef ] || echo "building the host and its dependencies: some 15 minutes on two cores the first time"
 	cargo build --workspace --all-targets --locked
 
 .PHONY: components
