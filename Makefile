@@ -7,6 +7,8 @@ COMPONENTS := $(CARGO_TARGET_DIR)/components
 WASM_WORKSPACES := $(wildcard plugins/Cargo.toml tests/guests/Cargo.toml)
 # Executables of the test bed know their checkout by this; a target directory may be shared by several.
 TESTBED := CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/debug
+# `make mutants MUTANTS="E2 W"`: only those whose names contain one of these.
+MUTANTS ?=
 # `make demo KEEP=1` leaves the demo's cluster running.
 KEEP ?=
 
@@ -50,6 +52,10 @@ tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: foun
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
 	tests/scripts/author.sh --cluster
 
+.PHONY: mutants
+mutants: build tools ## Break Reef on purpose, one small defect at a time: the test that each names must turn red
+	@$(TESTBED)/reef-mutants $(MUTANTS)
+
 .PHONY: check
 check: format-check lint test author drift deny ## All that CI asks for
 
@@ -80,6 +86,7 @@ generate: executables ## Write the generated files: the CRDs and docs/promises.m
 drift: executables ## Fail if a generated file is not what would be generated
 	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
 	@$(TESTBED)/reef-promises --check
+	@$(TESTBED)/reef-mutants --check
 
 .PHONY: deny
 deny: preflight ## Licences, banned and duplicate crates, sources; advisories where their database can be reached

@@ -9,6 +9,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, ValueEnum, parser::Va
 
 use crate::names::Span;
 
+/// A shorter period is a typo (`0`), and would be a storm.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
@@ -157,6 +160,18 @@ impl HostConfig {
     }
 
     fn validate(self) -> Result<Self, ConfigError> {
+        name("class-name", &self.class_name, 63, "")?;
+        name("lease-namespace", &self.lease_namespace, 63, "")?;
+        name("lease-name", &self.lease_name(), 253, ".")?;
+        for (key, span) in [
+            ("recheck-period", self.recheck_period),
+            ("request-timeout", self.request_timeout),
+            ("drain-timeout", self.drain_timeout),
+        ] {
+            if span.0 < SHORTEST {
+                return Err(ConfigError::Invalid(format!("{key} ({span}) is too short: use at least {}", Span(SHORTEST))));
+            }
+        }
         let (lease, renew, retry) = (self.lease_duration, self.lease_renew_deadline, self.lease_retry_period);
         if lease <= renew || renew.0 <= retry.0.mul_f64(1.2) || retry.0 < Duration::from_millis(10) {
             return Err(ConfigError::Invalid(format!(
@@ -170,6 +185,22 @@ impl HostConfig {
     pub fn lease_name(&self) -> String {
         self.lease_name.clone().unwrap_or_else(|| format!("reef-{}", self.class_name))
     }
+}
+
+/// As Kubernetes names things: a label, or a subdomain if dots are allowed.
+fn name(key: &str, value: &str, longest: usize, dots: &str) -> Result<(), ConfigError> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = value.len() <= longest
+        && value.starts_with(inner)
+        && value.ends_with(inner)
+        && value.chars().all(|c| inner(c) || c == '-' || dots.contains(c));
+    if fits {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid(format!(
+        "{key}: `{value}` is not a name: use at most {longest} of a-z, 0-9{} and `-`, with a letter or digit at both ends",
+        if dots.is_empty() { "" } else { ", `.`" }
+    )))
 }
 
 /// Flags were parsed before, so what is wrong stands in the file: clap's sentence without its advice about flags.
@@ -216,6 +247,9 @@ mod tests {
         assert!(load("clas-name: x\n", &[]).unwrap_err().to_string().contains("unknown key `clas-name`"));
         let error = load("lease-duration: soon\n", &[]).unwrap_err().to_string();
         assert!(error.contains("--lease-duration") && error.contains("`soon`"), "{error}");
+        assert!(load("recheck-period: 0s\n", &[]).unwrap_err().to_string().contains("recheck-period (0s) is too short"));
+        assert!(load("class-name: Reef_1\n", &[]).unwrap_err().to_string().contains("class-name: `Reef_1` is not a name"));
+        assert!(load("lease-name: a/b\n", &[]).unwrap_err().to_string().contains("lease-name: `a/b` is not a name"));
         assert!(load("lease-duration: 5s\n", &[]).unwrap_err().to_string().contains("lease-renew-deadline (10s)"));
     }
 }

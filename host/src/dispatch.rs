@@ -24,7 +24,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{failing::Failures, live::Live};
@@ -60,13 +60,27 @@ pub struct Shared {
     pub leader: Leader,
     pub metrics: Metrics,
     pub work: Arc<Work>,
+    pub state: State,
+}
+
+/// What the loop and the stewards know; empty at the start.
+pub struct State {
     catalog: Catalog<Live>,
     failures: Failures,
-    /// Counts up when the failures of any plugin changed.
-    news: watch::Sender<u64>,
     seeds: AtomicU64,
     /// Changes of `Plugin` resources that no steward has looked at yet.
     unsettled: AtomicUsize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            catalog: Catalog::default(),
+            failures: Failures::default(),
+            seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
+            unsettled: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// The queue and the bell that says that something was put into it.
@@ -99,63 +113,20 @@ impl Work {
     }
 }
 
-/// The parts that `Shared` is made of.
-pub struct Parts {
-    pub options: DispatchOptions,
-    pub api: Api,
-    pub hub: Hub,
-    pub sandbox: Arc<Sandbox>,
-    pub applier: Applier,
-    pub leader: Leader,
-    pub metrics: Metrics,
-    pub work: Arc<Work>,
-}
-
 impl Shared {
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { options, api, hub, sandbox, applier, leader, metrics, work } = parts;
-        Arc::new(Self {
-            options,
-            api,
-            hub,
-            sandbox,
-            applier,
-            leader,
-            metrics,
-            work,
-            catalog: Catalog::default(),
-            failures: Failures::default(),
-            news: watch::Sender::new(0),
-            seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
-            unsettled: AtomicUsize::new(0),
-        })
-    }
-
     /// Another one for each reconcile; it doubles as the reconcile's id in the log.
     fn seed(&self) -> u64 {
-        self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+        self.state.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
     /// Plugins whose scopes may not be known yet.
     pub fn unsettled(&self) -> usize {
-        self.unsettled.load(Ordering::Acquire)
+        self.state.unsettled.load(Ordering::Acquire)
     }
 
     fn unsettle(self: &Arc<Self>) -> Unsettled {
-        self.unsettled.fetch_add(1, Ordering::AcqRel);
+        self.state.unsettled.fetch_add(1, Ordering::AcqRel);
         Unsettled(self.clone())
-    }
-
-    fn succeeded(&self, key: &Key) {
-        if self.failures.clear(key) {
-            self.news.send_modify(|n| *n += 1);
-        }
-    }
-
-    fn failed(&self, key: &Key, reason: &str, message: &str) {
-        if self.failures.put(key, reason, message) {
-            self.news.send_modify(|n| *n += 1);
-        }
     }
 }
 
@@ -164,7 +135,7 @@ struct Unsettled(Arc<Shared>);
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        self.0.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.0.state.unsettled.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -244,7 +215,7 @@ pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
         metrics.queue_depth.with_label_values(&[&plugin]).set(gauge(load.waiting));
         metrics.active_workers.with_label_values(&[&plugin]).set(gauge(load.running));
         metrics.max_concurrent.with_label_values(&[&plugin]).set(gauge(load.concurrency));
-        let failing = shared.failures.of(load.plugin).map_or(0, |failing| failing.count);
+        let failing = shared.state.failures.of(load.plugin).map_or(0, |failing| failing.count);
         metrics.failing.with_label_values(&[&plugin]).set(failing.into());
     }
     // What nobody looks at any more has no series.

@@ -73,7 +73,7 @@ impl Default for SandboxOptions {
 pub enum SandboxError {
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
-    #[error("{0}")]
+    #[error(transparent)]
     Cache(#[from] cache::CacheError),
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -68,13 +68,21 @@ impl FileSource {
 
     /// Cheap enough to be asked twice a second: one `stat`. Polling sees renames, symlink swaps and network file
     /// systems alike, where notifications do not.
-    pub fn signature(&self) -> Option<Signature> {
-        fs::metadata(self.directory.join(&self.file)).ok().map(|meta| Signature::of(&meta))
+    pub async fn signature(&self) -> Option<Signature> {
+        let path = self.directory.join(&self.file);
+        blocking(move || fs::metadata(path)).await.ok().map(|meta| Signature::of(&meta))
     }
 
     /// Reads the file whole. A file that changes while it is read is read again by the caller, since its signature
     /// then differs from the one returned.
-    pub fn fetch(&self) -> Result<Fetched, SourceError> {
+    pub async fn fetch(&self) -> Result<Fetched, SourceError> {
+        let source = self.clone();
+        blocking(move || Ok(source.read()))
+            .await
+            .unwrap_or_else(|e| Err(SourceError::Unreadable { file: self.file.clone(), message: e.to_string() }))
+    }
+
+    fn read(&self) -> Result<Fetched, SourceError> {
         let file = self.file.clone();
         let unreadable = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => {
@@ -100,6 +108,14 @@ impl FileSource {
     }
 }
 
+/// A volume may hang; nothing else waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(interrupted) => Err(io::Error::other(interrupted)),
+    }
+}
+
 impl Signature {
     fn of(meta: &fs::Metadata) -> Self {
         Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified: (meta.mtime(), meta.mtime_nsec()) }
@@ -117,26 +133,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_replaced_file_has_another_signature_and_digest() {
+    #[tokio::test]
+    async fn a_replaced_file_has_another_signature_and_digest() {
         let dir = tempfile::tempdir().unwrap();
         let source = FileSource::new(dir.path(), "a.wasm").unwrap();
-        assert!(matches!(source.fetch(), Err(SourceError::Missing { .. })));
+        assert!(matches!(source.fetch().await, Err(SourceError::Missing { .. })));
         fs::write(dir.path().join("a.wasm"), b"one").unwrap();
-        let one = source.fetch().unwrap();
+        let one = source.fetch().await.unwrap();
         fs::write(dir.path().join("new"), b"two").unwrap();
         fs::rename(dir.path().join("new"), dir.path().join("a.wasm")).unwrap();
-        let two = source.fetch().unwrap();
+        let two = source.fetch().await.unwrap();
         assert_ne!(one.signature, two.signature);
         assert_ne!(one.digest, two.digest);
-        assert_eq!(Some(two.signature), source.signature());
+        assert_eq!(Some(two.signature), source.signature().await);
     }
 
-    #[test]
-    fn an_empty_file_is_an_error_that_asks_for_the_volume() {
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_without_being_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("a.wasm");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().await.unwrap_err();
+        assert!(error.to_string().contains("`a.wasm` could not be read: it is not a regular file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_is_an_error_that_asks_for_the_volume() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.wasm"), b"").unwrap();
-        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().unwrap_err();
+        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().await.unwrap_err();
         assert!(error.to_string().contains("is empty"), "{error}");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Written as the host itself, only where it differs from what is there.
 
+mod event;
+
 use http::Request;
 use serde_json::json;
 
@@ -37,6 +39,16 @@ impl Said {
         status.observed_generation = plugin.metadata.generation;
         status.failing = None;
         Self { status, fresh: Vec::new() }
+    }
+
+    /// The resource is another host's from now on.
+    pub fn let_go(plugin: &Plugin) -> Self {
+        let mut said = Self::of(plugin);
+        let class = &plugin.spec.class_name;
+        let message =
+            format!("this host has stopped it: spec.className is `{class}` now, and the host of that class says how it is");
+        said.put("Ready", Truth::Unknown, "OtherClass", &message);
+        said
     }
 
     /// Sets a condition; the time of its last transition stays unless its status changes.
@@ -97,12 +109,6 @@ impl Said {
         CONDITIONS.iter().filter(|name| **name != "Ready").find_map(not_true).map(|c| (c.reason.clone(), c.message.clone()))
     }
 
-    /// The component is fine, but its account may not do what it must.
-    pub fn is_about_rights(&self) -> bool {
-        let is = |name| self.condition(name).is_some_and(|c| c.status == "True");
-        is("Resolved") && is("Compiled") && !is("Authorized")
-    }
-
     pub fn first_trouble(&self) -> String {
         self.trouble().map_or_else(|| "Starting".into(), |(reason, _)| reason)
     }
@@ -133,6 +139,7 @@ pub async fn write(api: &Api, plugin: &Plugin, said: Said) -> Result<(), ApiErro
     let (namespace, name) = (plugin.metadata.namespace.as_deref().unwrap_or_default(), plugin.metadata.name.as_deref());
     let kind = Kind::new("reef.dev", "v1alpha1", "Plugin");
     let resource = Resource { kind, plural: "plugins".into(), namespaced: true, status: true };
+    let turned = event::of(plugin, &status);
     let body = json!({
         "apiVersion": "reef.dev/v1alpha1",
         "kind": "Plugin",
@@ -143,7 +150,11 @@ pub async fn write(api: &Api, plugin: &Plugin, said: Said) -> Result<(), ApiErro
     let uri = format!("{}?fieldManager={MANAGER}&force=true", resource.path(namespace, name, Some("status")));
     let request = Request::patch(uri).header("content-type", "application/apply-patch+yaml").body(body.to_string().into_bytes());
     let request = request.map_err(|e| ApiError::Misconfigured(e.to_string()))?;
-    api.send(&Actor::Host, Lane::Requests, request).await.map(drop)
+    api.send(&Actor::Host, Lane::Requests, request).await?;
+    if let Some(turned) = turned {
+        event::tell(api, namespace, &turned).await;
+    }
+    Ok(())
 }
 
 /// RFC 3339, in whole seconds, as Kubernetes writes times.

@@ -1,6 +1,7 @@
 //! `reef host`: puts the rooms together and runs them until SIGTERM.
 
 use std::{
+    io::IsTerminal as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +21,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 use crate::{
     admin::{self, Admin, Check},
     config::{HostConfig, LogFormat},
-    dispatch::{self, DispatchOptions, Parts, Shared, Work},
+    dispatch::{self, DispatchOptions, Shared, State, Work},
     identity::{Api, ApiError, ApiOptions},
     leader::{Leader, LeaderOptions},
     metrics::Metrics,
@@ -42,7 +43,7 @@ pub fn run(config: HostConfig) -> anyhow::Result<()> {
 fn start_logging(config: &HostConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("--log: `{}` is not a filter", config.log))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => registry.with(layer.with_target(false)).try_init()?,
         LogFormat::Json => registry.with(layer.json().flatten_event(true).with_span_list(false)).try_init()?,
@@ -53,6 +54,9 @@ fn start_logging(config: &HostConfig) -> anyhow::Result<()> {
 async fn host(config: HostConfig) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), class = config.class_name, "reef host starts");
     let stop = CancellationToken::new();
+    if !config.plugin_dir.is_dir() {
+        tracing::warn!(plugin_dir = %config.plugin_dir.display(), "--plugin-dir is no directory (yet): no component is found there");
+    }
     let listener = TcpListener::bind(config.admin_address)
         .await
         .with_context(|| format!("--admin-address: cannot listen on {}", config.admin_address))?;
@@ -71,8 +75,9 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
         recheck: config.recheck_period.0,
         max_in_flight: config.max_in_flight as usize,
     };
-    let parts = Parts { options, api, hub, sandbox, applier, leader: leader.clone(), metrics, work: work.clone() };
-    let shared = Shared::new(parts);
+    let state = State::default();
+    let shared = Shared { options, api, hub, sandbox, applier, leader: leader.clone(), metrics, work: work.clone(), state };
+    let shared = Arc::new(shared);
     let admin = tokio::spawn(admin::serve(listener, pages(&shared, &config), stop.clone()));
     tracing::info!(%address, "admin server listening");
     let loop_ = tokio::spawn(dispatch::dispatch(shared, stop.clone()));

@@ -1,8 +1,9 @@
 //! Which objects of a plugin fail now, and why; a part of the plugin's status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{
     catalog::crd::{Failing, FailingObject},
@@ -14,35 +15,93 @@ const NAMED: usize = 10;
 
 /// Reason and message of the last failure of each object, until it succeeds or goes.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<BTreeMap<(PluginId, ObjectId), (String, String)>>);
+pub struct Failures(Mutex<HashMap<PluginId, OfPlugin>>);
+
+#[derive(Debug, Default)]
+struct OfPlugin {
+    objects: BTreeMap<ObjectId, (String, String)>,
+    news: watch::Sender<()>,
+}
 
 impl Failures {
-    /// Whether that is news.
-    pub fn put(&self, key: &Key, reason: &str, message: &str) -> bool {
+    pub fn put(&self, key: &Key, reason: &str, message: &str) {
         let said = (reason.to_owned(), message.to_owned());
-        self.0.lock().insert((key.plugin.clone(), key.object.clone()), said.clone()) != Some(said)
+        let mut plugins = self.0.lock();
+        let plugin = plugins.entry(key.plugin.clone()).or_default();
+        if plugin.objects.insert(key.object.clone(), said.clone()) != Some(said) {
+            plugin.news.send_replace(());
+        }
     }
 
-    /// Whether it had failed.
-    pub fn clear(&self, key: &Key) -> bool {
-        self.0.lock().remove(&(key.plugin.clone(), key.object.clone())).is_some()
+    pub fn clear(&self, key: &Key) {
+        if let Some(plugin) = self.0.lock().get_mut(&key.plugin)
+            && plugin.objects.remove(&key.object).is_some()
+        {
+            plugin.news.send_replace(());
+        }
+    }
+
+    /// Changes whenever [`Failures::of`] this plugin does.
+    pub fn news(&self, plugin: &PluginId) -> watch::Receiver<()> {
+        self.0.lock().entry(plugin.clone()).or_default().news.subscribe()
     }
 
     pub fn forget(&self, plugin: &PluginId) {
-        self.0.lock().retain(|(of, _), _| of != plugin);
+        self.0.lock().remove(plugin);
     }
 
     /// None if nothing fails.
     pub fn of(&self, plugin: &PluginId) -> Option<Failing> {
-        let failures = self.0.lock();
-        let mine = || failures.iter().filter(|((of, _), _)| of == plugin);
-        let count = i32::try_from(mine().count()).unwrap_or(i32::MAX);
-        let objects = mine().take(NAMED).map(|((_, object), (reason, message))| FailingObject {
+        let plugins = self.0.lock();
+        let failures = &plugins.get(plugin).filter(|plugin| !plugin.objects.is_empty())?.objects;
+        let objects = failures.iter().take(NAMED).map(|(object, (reason, message))| FailingObject {
             kind: object.kind.to_string(),
             name: object.name.to_string(),
             reason: reason.clone(),
             message: message.clone(),
         });
-        (count > 0).then(|| Failing { count, objects: objects.collect() })
+        Some(Failing { count: i32::try_from(failures.len()).unwrap_or(i32::MAX), objects: objects.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{Cluster, Kind};
+
+    fn key(plugin: &str, object: &str) -> Key {
+        let kind = Kind::new("demo.reef.dev", "v1", "Hello");
+        Key { plugin: PluginId::new("a", plugin), cluster: Cluster::local(), object: ObjectId::new(kind, "a", object) }
+    }
+
+    #[test]
+    fn only_what_changes_is_news_and_only_to_its_plugin() {
+        let failures = Failures::default();
+        let (mut mine, mut other) = (failures.news(&PluginId::new("a", "mine")), failures.news(&PluginId::new("a", "other")));
+        let is_news = |news: &mut watch::Receiver<()>| {
+            let changed = news.has_changed().unwrap();
+            news.mark_unchanged();
+            changed
+        };
+        failures.put(&key("mine", "x"), "Broken", "why");
+        assert!(is_news(&mut mine) && !is_news(&mut other));
+        failures.put(&key("mine", "x"), "Broken", "why");
+        failures.clear(&key("mine", "y"));
+        assert!(!is_news(&mut mine));
+        failures.put(&key("mine", "x"), "Broken", "why else");
+        assert!(is_news(&mut mine));
+        failures.clear(&key("mine", "x"));
+        assert!(is_news(&mut mine) && failures.of(&PluginId::new("a", "mine")).is_none());
+    }
+
+    #[test]
+    fn all_are_counted_and_ten_are_named() {
+        let failures = Failures::default();
+        for n in 0..12 {
+            failures.put(&key("mine", &format!("x{n}")), "Broken", "why");
+        }
+        failures.put(&key("other", "x"), "Broken", "why");
+        let failing = failures.of(&PluginId::new("a", "mine")).unwrap();
+        assert_eq!((failing.count, failing.objects.len()), (12, 10));
     }
 }

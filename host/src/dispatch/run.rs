@@ -17,7 +17,7 @@ use crate::{
     catalog::Running,
     contract::{FailureKind, Report, Request, manifest::Reconciles},
     metrics::Metrics,
-    names::Kind,
+    names::{Account, Kind},
     plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
     queue::{Job, Verdict},
     sandbox::{Call, Ended, Limits},
@@ -84,7 +84,7 @@ fn label(verdict: Verdict) -> &'static str {
 
 async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32) {
     let key = &job.key;
-    let Some(running) = shared.catalog.get(&key.plugin) else { return (Verdict::Done, 0) };
+    let Some(running) = shared.state.catalog.get(&key.plugin) else { return (Verdict::Done, 0) };
     let running_manifest = running.clone();
     let Some(entry) = running_manifest.revision.manifest.entry(&key.object.kind) else { return (Verdict::Done, 0) };
     // The term is asked for before the object is read: a plan never outlives the term that its object was read in.
@@ -101,8 +101,8 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32)
     let access = access(&resource, "get", "", &key.object.namespace, Some(&key.object.name));
     match shared.api.can(&running.revision.account, &access).await {
         Ok(true) => {}
-        Ok(false) => return shared.not_allowed(),
-        Err(error) if error.is_forbidden() => return shared.not_allowed(),
+        Ok(false) => return not_allowed(shared, job, &running.revision.account),
+        Err(error) if error.is_forbidden() => return not_allowed(shared, job, &running.revision.account),
         Err(_) => return (Verdict::Repeat(AGAIN), 0),
     }
     let owner = Owner { key: key.clone(), entry: object, resource, scope, pass: Pass(term.0) };
@@ -112,16 +112,15 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32)
 /// Nothing is left to reconcile; children go by garbage collection.
 fn gone(shared: &Arc<Shared>, job: &Job) -> (Verdict, u32) {
     shared.hub.forget(&job.key);
-    shared.succeeded(&job.key);
+    shared.state.failures.clear(&job.key);
     (Verdict::Done, 0)
 }
 
-impl Shared {
-    /// The account lost the right to see the object. The steward says so; nothing of the object reaches the plugin.
-    fn not_allowed(&self) -> (Verdict, u32) {
-        self.news.send_modify(|n| *n += 1);
-        (Verdict::Wait(self.options.recheck), 0)
-    }
+/// The account lost the right to see the object: nothing of it reaches the plugin.
+fn not_allowed(shared: &Shared, job: &Job, account: &Account) -> (Verdict, u32) {
+    let message = format!("ServiceAccount {account} may not get this object: add the rule to its Role");
+    shared.state.failures.put(&job.key, "Forbidden", &message);
+    (Verdict::Wait(shared.options.recheck), 0)
 }
 
 impl Run<'_> {
@@ -216,13 +215,13 @@ impl Run<'_> {
         }
         let verdict = match applied.outcome {
             plan::Outcome::Done { after, .. } => {
-                shared.succeeded(key);
+                shared.state.failures.clear(key);
                 after.map_or(Verdict::Done, Verdict::After)
             }
             plan::Outcome::Failed { class, reason, message, after } => {
                 let verdict = verdict(class, after);
                 if matches!(class, Class::Retry | Class::Terminal) {
-                    shared.failed(key, &reason, &message);
+                    shared.state.failures.put(key, &reason, &message);
                     tracing::warn!(reason, message, "reconcile failed");
                 } else {
                     tracing::debug!(reason, message, "reconcile did not finish");

@@ -1,7 +1,8 @@
 //! The life of one `Plugin` resource: from what it asks for to a running revision, and to its status.
 //!
 //! Everything is level-triggered: whatever changed (the resource, its file, a scope, an object that fails), the steward
-//! looks at all of it again. A revision that cannot be loaded never takes the place of one that runs.
+//! looks at all of it again. A revision that cannot be loaded, or whose account may not do what it needs, never takes the
+//! place of one that runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Shared, Unsettled, live::Live, rights};
 use crate::{
     catalog::{Desired, Refused, Revision, Running, crd::Plugin},
-    names::{Kind, PluginId},
+    names::{Digest, Kind, PluginId},
     source::{Fetched, FileSource, Signature},
     status::{self, Said, Truth},
     watch::SyncState,
@@ -41,15 +42,27 @@ struct Seen {
     signature: Option<Signature>,
 }
 
-/// Looks after one resource until it goes or the host stops.
+/// Looks after the resources of one name, one after the other, until there is none for this host any more.
 pub(super) async fn run(shared: Arc<Shared>, id: PluginId, mut wanted: Wanted, unsettled: Unsettled, stop: CancellationToken) {
     let mut first = Some(unsettled);
     let mut steward = Steward { shared, id, seen: None, scopes: Vec::new(), wait: SOONEST };
     loop {
         let Some(plugin) = wanted.borrow_and_update().clone() else { break };
-        let news = steward.shared.news.subscribe();
+        if plugin.spec.class_name != steward.shared.options.class_name {
+            steward.end();
+            steward.tell(&plugin, Said::let_go(&plugin)).await;
+            return;
+        }
+        steward.end_another(&plugin);
+        let news = steward.shared.state.failures.news(&steward.id);
         let leading = steward.shared.leader.changed();
-        let said = steward.settle(&plugin).await;
+        let mut newer = wanted.clone();
+        let said = tokio::select! {
+            () = stop.cancelled() => return,
+            // Whatever was on the way for the older one (a compilation, maybe) is of no use any more.
+            _ = newer.wait_for(|now| is_newer(now.as_deref(), &plugin)) => continue,
+            said = steward.settle(&plugin) => said,
+        };
         drop(first.take());
         let ready = said.is_ready();
         let lasting = steward.tell(&plugin, said).await && ready;
@@ -64,9 +77,14 @@ pub(super) async fn run(shared: Arc<Shared>, id: PluginId, mut wanted: Wanted, u
     steward.end();
 }
 
+/// Another resource, or another wish.
+fn is_newer(now: Option<&Plugin>, known: &Plugin) -> bool {
+    now.is_none_or(|now| (&now.metadata.uid, now.metadata.generation) != (&known.metadata.uid, known.metadata.generation))
+}
+
 impl Steward {
     /// Something beside the resource changed.
-    async fn changed(&self, mut news: watch::Receiver<u64>, mut leading: watch::Receiver<Option<crate::leader::Term>>) {
+    async fn changed(&self, mut news: watch::Receiver<()>, mut leading: watch::Receiver<Option<crate::leader::Term>>) {
         let mut waits: Vec<BoxFuture<'_, ()>> = Vec::new();
         for (state, known) in &self.scopes {
             let mut state = state.clone();
@@ -80,7 +98,7 @@ impl Steward {
 
     async fn file_changed(&self) {
         let Some(seen) = &self.seen else { return std::future::pending().await };
-        while seen.source.signature() == seen.signature {
+        while seen.source.signature().await == seen.signature {
             tokio::time::sleep(FILE_POLL).await;
         }
     }
@@ -88,38 +106,50 @@ impl Steward {
     /// Brings what runs as near to what is wanted as it gets now, and says how near that is.
     async fn settle(&mut self, plugin: &Plugin) -> Said {
         let mut said = Said::of(plugin);
-        match Desired::of(plugin) {
-            Err(refused) => said.put("Resolved", Truth::False, refused.reason, &refused.message),
+        let wanted = match Desired::of(plugin) {
+            Err(refused) => {
+                said.put("Resolved", Truth::False, refused.reason, &refused.message);
+                None
+            }
             Ok(desired) if desired.suspend => {
                 self.end();
                 said.put("Ready", Truth::False, "Suspended", "spec.suspend is true: nothing is reconciled, nothing is deleted");
                 return said;
             }
             Ok(desired) => self.bring(&desired, &mut said).await,
-        }
-        self.judge(plugin, &mut said);
+        };
+        self.judge(plugin, wanted, &mut said);
         said
     }
 
-    async fn bring(&mut self, desired: &Desired, said: &mut Said) {
-        let fetched = match self.fetch(desired) {
+    /// The component that is wanted, if it can be loaded.
+    async fn bring(&mut self, desired: &Desired, said: &mut Said) -> Option<Digest> {
+        let fetched = match self.fetch(desired).await {
             Ok(fetched) => fetched,
-            Err(refused) => return said.put("Resolved", Truth::False, refused.reason, &refused.message),
+            Err(refused) => {
+                said.put("Resolved", Truth::False, refused.reason, &refused.message);
+                return None;
+            }
         };
         said.put("Resolved", Truth::True, "Resolved", &format!("{} is {}", desired.file, fetched.digest));
         let loaded = match self.shared.sandbox.load(fetched.digest, fetched.bytes).await {
             Ok(loaded) => loaded,
-            Err(error) => return said.put("Compiled", Truth::False, error.label(), &format!("{}: {error}", desired.file)),
+            Err(error) => {
+                said.put("Compiled", Truth::False, error.label(), &format!("{}: {error}", desired.file));
+                return None;
+            }
         };
         let manifest = loaded.manifest();
         let what = format!("{} {}, for this host", manifest.name, manifest.version);
         said.put("Compiled", Truth::True, "Compiled", &what);
         let revision = revision(desired, &loaded);
+        let allowed = rights::check(&self.shared.api, &revision).await;
         let live = Live::new(loaded, self.id.clone(), self.shared.api.cluster().clone());
-        if let Err(refused) = self.start(revision.clone(), live) {
-            return said.put("Resolved", Truth::False, refused.reason, &refused.message);
+        if let Err(refused) = self.start(revision.clone(), live, allowed.is_ok()) {
+            said.put("Resolved", Truth::False, refused.reason, &refused.message);
+            return None;
         }
-        match rights::check(&self.shared.api, &revision).await {
+        match allowed {
             Ok(()) => {
                 let message = format!("acts as ServiceAccount {}, which may do all that the manifest says", revision.account);
                 said.put("Authorized", Truth::True, "Authorized", &message);
@@ -129,13 +159,14 @@ impl Steward {
             }
             Err(missing) => said.put("Authorized", Truth::False, missing.reason, &missing.message),
         }
+        Some(revision.digest)
     }
 
-    fn fetch(&mut self, desired: &Desired) -> Result<Fetched, Refused> {
+    async fn fetch(&mut self, desired: &Desired) -> Result<Fetched, Refused> {
         let refuse = |e: crate::source::SourceError| Refused { reason: "SourceFailed", message: e.to_string() };
         let source = FileSource::new(&self.shared.options.plugin_dir, &desired.file).map_err(refuse)?;
-        let signature = source.signature();
-        let fetched = source.fetch();
+        let signature = source.signature().await;
+        let fetched = source.fetch().await;
         let signature = fetched.as_ref().map_or(signature, |fetched| Some(fetched.signature));
         self.seen = Some(Seen { source, signature });
         let fetched = fetched.map_err(refuse)?;
@@ -151,17 +182,23 @@ impl Steward {
         }
     }
 
-    /// Swaps the revision in, unless it runs already. What ran before keeps its watches until the new one has joined
-    /// them, so nothing is read anew; every object is reconciled once more, by the new revision.
-    fn start(&self, revision: Revision, live: Live) -> Result<(), Refused> {
-        let before = self.shared.catalog.get(&self.id);
-        if before.as_ref().is_some_and(|running| running.revision == revision) {
-            return Ok(());
+    /// Swaps the revision in, unless it runs already, or something better does. What ran before keeps its watches until
+    /// the new one has joined them, so nothing is read anew; every object is reconciled once more, by the new revision.
+    fn start(&self, revision: Revision, live: Live, allowed: bool) -> Result<(), Refused> {
+        let catalog = &self.shared.state.catalog;
+        let before = catalog.get(&self.id);
+        match &before {
+            Some(running) if running.revision == revision => {
+                return catalog.may_stay(&revision).inspect_err(|_| self.stop_running());
+            }
+            // The one that runs is the last good one.
+            Some(running) if !allowed && running.revision.digest != revision.digest => return Ok(()),
+            _ => {}
         }
         let (digest, concurrency) = (revision.digest, revision.concurrency);
-        self.shared.catalog.put(Running { revision, loaded: Arc::new(live) })?;
+        catalog.put(Running { revision, loaded: Arc::new(live) })?;
         self.shared.work.queue.lock().open(self.id.clone(), concurrency);
-        if let Some(running) = self.shared.catalog.get(&self.id) {
+        if let Some(running) = catalog.get(&self.id) {
             running.loaded.join(&self.shared.hub, &running.revision);
         }
         drop(before);
@@ -170,13 +207,13 @@ impl Steward {
     }
 
     /// Ready: a revision runs, and every cache that it needs is complete.
-    fn judge(&mut self, plugin: &Plugin, said: &mut Said) {
+    fn judge(&mut self, plugin: &Plugin, wanted: Option<Digest>, said: &mut Said) {
         self.scopes.clear();
-        let Some(running) = self.shared.catalog.get(&self.id) else {
+        let Some(running) = self.shared.state.catalog.get(&self.id) else {
             return said.put("Ready", Truth::False, &said.first_trouble(), "nothing runs: see the other conditions");
         };
         said.runs(&running.revision);
-        said.failing(self.shared.failures.of(&self.id));
+        said.failing(self.shared.state.failures.of(&self.id));
         let mut unread = None;
         for (kind, state) in running.loaded.states() {
             let known = state.borrow().clone();
@@ -188,7 +225,9 @@ impl Steward {
             (Some(("Syncing", _)), None) if said.stays_ready(plugin) => {}
             (Some((reason, message)), _) => said.put("Ready", Truth::False, reason, &message),
             (None, None) => said.put("Ready", Truth::True, "Ready", "reconciling"),
-            (None, Some((reason, message))) if said.is_about_rights() => said.put("Ready", Truth::False, &reason, &message),
+            (None, Some((reason, message))) if wanted == Some(running.revision.digest) => {
+                said.put("Ready", Truth::False, &reason, &message)
+            }
             (None, Some((reason, message))) => {
                 let digest = running.revision.digest.short();
                 said.put(
@@ -218,10 +257,23 @@ impl Steward {
     fn end(&mut self) {
         self.seen = None;
         self.scopes.clear();
-        if self.shared.catalog.get(&self.id).is_some() {
+        self.stop_running();
+    }
+
+    /// Ends what runs for a resource that had this name before.
+    fn end_another(&mut self, plugin: &Plugin) {
+        let uid = plugin.metadata.uid.as_deref();
+        if self.shared.state.catalog.get(&self.id).is_some_and(|running| Some(&*running.revision.uid) != uid) {
+            self.end();
+        }
+    }
+
+    fn stop_running(&self) {
+        let state = &self.shared.state;
+        if state.catalog.get(&self.id).is_some() {
             self.shared.work.queue.lock().close(&self.id);
-            self.shared.catalog.remove(&self.id);
-            self.shared.failures.forget(&self.id);
+            state.catalog.remove(&self.id);
+            state.failures.forget(&self.id);
             self.shared.metrics.forget(&self.id.to_string());
             tracing::info!(plugin = %self.id, "stopped");
         }

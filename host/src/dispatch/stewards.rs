@@ -1,7 +1,9 @@
-//! A steward for every `Plugin` resource of this host's class: starts one when a resource appears, ends it when it goes.
+//! A steward for every name of a `Plugin` of this host's class: starts one when a resource appears, and tells it what
+//! becomes of it. There is never a second one for the same name, also when a resource goes and comes back at once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
+use futures::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -32,39 +34,67 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let scope = Scope::new(shared.api.cluster().clone(), plugin_kind(), "");
     let interest = Interest { plugin: PluginId::new("", ""), role };
     let _subscription = shared.hub.subscribe(scope, Actor::Host, interest);
-    let mut stewards: HashMap<PluginId, watch::Sender<Option<Arc<Plugin>>>> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut stewards = Stewards { shared, stop: stop.clone(), wanted: HashMap::new(), tasks: JoinSet::new() };
     loop {
         let change = tokio::select! {
             () = stop.cancelled() => break,
             change = changed.recv() => change,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a steward ended unexpectedly");
+            Some(ended) = stewards.tasks.join_next(), if !stewards.tasks.is_empty() => {
+                if let Ok((id, well)) = ended {
+                    stewards.ended(id, well);
                 }
                 continue;
             }
         };
         let Some((change, unsettled)) = change else { break };
         let id = PluginId::new(&change.id.namespace, &change.id.name);
-        let wanted =
-            change.entry.and_then(|entry| parse(&entry)).filter(|plugin| plugin.spec.class_name == shared.options.class_name);
-        match (wanted, stewards.get(&id)) {
-            (Some(plugin), Some(steward)) => drop(steward.send_replace(Some(Arc::new(plugin)))),
-            (Some(plugin), None) => {
-                let (sender, receiver) = watch::channel(Some(Arc::new(plugin)));
-                tasks.spawn(steward::run(shared.clone(), id.clone(), receiver, unsettled, stop.clone()));
-                stewards.insert(id, sender);
-            }
-            (None, _) => {
-                if let Some(steward) = stewards.remove(&id) {
-                    steward.send_replace(None);
-                }
-            }
-        }
+        stewards.want(id, change.entry.and_then(|entry| parse(&entry)), unsettled);
     }
     // A steward may be waiting for a compiler or an API server; whatever it leaves undone, the next one does.
-    tasks.shutdown().await;
+    stewards.tasks.shutdown().await;
+}
+
+struct Stewards {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    /// What each was told last.
+    wanted: HashMap<PluginId, watch::Sender<Option<Arc<Plugin>>>>,
+    /// The name, and whether it ended well.
+    tasks: JoinSet<(PluginId, bool)>,
+}
+
+impl Stewards {
+    fn want(&mut self, id: PluginId, plugin: Option<Plugin>, unsettled: Unsettled) {
+        match (self.wanted.get(&id), plugin.map(Arc::new)) {
+            (Some(wanted), plugin) => drop(wanted.send_replace(plugin)),
+            (None, Some(plugin)) if self.is_ours(&plugin) => self.start(id, watch::Sender::new(Some(plugin)), unsettled),
+            (None, _) => {}
+        }
+    }
+
+    fn start(&mut self, id: PluginId, wanted: watch::Sender<Option<Arc<Plugin>>>, unsettled: Unsettled) {
+        let steward = steward::run(self.shared.clone(), id.clone(), wanted.subscribe(), unsettled, self.stop.clone());
+        self.wanted.insert(id.clone(), wanted);
+        self.tasks.spawn(async move { (id, AssertUnwindSafe(steward).catch_unwind().await.is_ok()) });
+    }
+
+    /// What was wanted while it was ending, it has not seen any more.
+    fn ended(&mut self, id: PluginId, well: bool) {
+        let Some(wanted) = self.wanted.remove(&id) else { return };
+        if !well {
+            tracing::error!(plugin = %id, "its steward panicked; the next change of the resource starts another one");
+            return;
+        }
+        let again = wanted.borrow().as_ref().is_some_and(|plugin| self.is_ours(plugin));
+        if again {
+            let unsettled = self.shared.unsettle();
+            self.start(id, wanted, unsettled);
+        }
+    }
+
+    fn is_ours(&self, plugin: &Plugin) -> bool {
+        plugin.spec.class_name == self.shared.options.class_name
+    }
 }
 
 fn parse(entry: &Entry) -> Option<Plugin> {

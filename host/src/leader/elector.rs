@@ -35,6 +35,8 @@ pub(super) struct Elector {
     lines: Option<Lines>,
     /// The last thing that went wrong, so that it is logged once.
     trouble: Option<String>,
+    /// Who was said to lead instead.
+    holder: Option<String>,
 }
 
 /// What to do until the next step.
@@ -49,7 +51,7 @@ impl Elector {
         let kind = Kind::new("coordination.k8s.io", "v1", "Lease");
         let leases = Resource { kind, plural: "leases".into(), namespaced: true, status: false };
         let seen = Observed { lease: None, at: Instant::now() };
-        Self { api, options, gate, leases, seen, current: false, lines: None, trouble: None }
+        Self { api, options, gate, leases, seen, current: false, lines: None, trouble: None, holder: None }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -183,6 +185,7 @@ impl Elector {
         match rest {
             Rest::Sleep(time) => tokio::time::sleep(time).await,
             Rest::Watch(until) => {
+                self.stand_by();
                 if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), self.next_change()).await {
                     self.complain(&error);
                     self.lines = None;
@@ -227,6 +230,17 @@ impl Elector {
             Ok(_) => tracing::info!(lease = %self.lease(), "leadership given back"),
             Err(error) => self.complain(&error),
         }
+    }
+
+    /// Told once per holder.
+    fn stand_by(&mut self) {
+        let holder = self.seen.spec().and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
+        if holder != self.holder
+            && let Some(holder) = &holder
+        {
+            tracing::info!(lease = %self.lease(), %holder, "standing by: somebody else leads");
+        }
+        self.holder = holder;
     }
 
     fn complain(&mut self, error: &ApiError) {

@@ -21,6 +21,7 @@ const HOST_MAY: &[(&[&str], &str, &str)] = &[
     (&["get", "list", "watch"], "reef.dev", "plugins"),
     (&["get", "patch"], "reef.dev", "plugins/status"),
     (&["get", "create", "update", "watch"], "coordination.k8s.io", "leases"),
+    (&["create"], "events.k8s.io", "events"),
     (&["create"], "", "serviceaccounts/token"),
     (&["create"], "authentication.k8s.io", "selfsubjectreviews"),
 ];
@@ -49,7 +50,9 @@ fn of_tenants(scene: &Scene<'_>, since: Mark) -> Result<Vec<Request>> {
     let mut requests = scene.world.audit.since(since)?;
     requests.retain(|request| {
         let object = &request.object_ref;
-        let hosts_own = object.api_group == "reef.dev" || resource(request) == "serviceaccounts/token";
+        // What it tells of a Plugin; whatever is told of a tenant's object is told by a plugin's account.
+        let told = object.api_group == "events.k8s.io" && request.user.username == HOST_USER;
+        let hosts_own = object.api_group == "reef.dev" || resource(request) == "serviceaccounts/token" || told;
         request.is_by_reef() && object.namespace == scene.namespace && !hosts_own
     });
     Ok(requests)

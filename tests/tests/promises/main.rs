@@ -15,6 +15,7 @@ mod cache;
 mod hello;
 mod identity;
 mod leadership;
+mod life;
 mod operability;
 mod plan;
 mod probe;

@@ -1,0 +1,199 @@
+//! Breaks Reef on purpose: each patch in `tests/mutants/` is a small defect, and the test that it names must turn red.
+//!
+//! The patches are applied one after the other to a copy of the checkout, which shares the build directory. First the named
+//! tests run on the copy as it is, and must be green there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use reef_tests::paths;
+
+/// Applies each mutant of tests/mutants/, and checks that its test turns red.
+#[derive(Parser)]
+struct Args {
+    /// Only mutants whose file name contains one of these
+    names: Vec<String>,
+
+    /// Only look at the patches: do they apply, does each name a test that exists
+    #[arg(long)]
+    check: bool,
+}
+
+struct Mutant {
+    name: String,
+    patch: PathBuf,
+    /// The test that must fail, by its name or the end of its path.
+    test: String,
+    says: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reef-mutants: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let mut mutants = read(&paths::checkout().join("tests/mutants"))?;
+    mutants.retain(|mutant| args.names.is_empty() || args.names.iter().any(|name| mutant.name.contains(name)));
+    ensure!(!mutants.is_empty(), "no mutant has such a name");
+    let copy = tempfile::tempdir()?;
+    copy_checkout(copy.path())?;
+    let tests: Vec<&str> = mutants.iter().map(|mutant| &*mutant.test).collect();
+    for mutant in &mutants {
+        git_apply(copy.path(), &mutant.patch, &["--check"]).with_context(|| format!("{} does not apply", mutant.name))?;
+        exists(&mutant.test).with_context(|| mutant.name.clone())?;
+    }
+    if args.check {
+        println!("{} mutants apply, and each names a test that exists", mutants.len());
+        return Ok(());
+    }
+    println!("the unpatched tree: {} tests", tests.len());
+    let verdict = test(copy.path(), &tests)?;
+    for name in &tests {
+        ensure!(verdict.passed(name), "{name} is not green on the unpatched tree:\n{}", verdict.output);
+    }
+    let survivors: Vec<&str> = mutants
+        .iter()
+        .filter_map(|mutant| match survives(copy.path(), mutant) {
+            Ok(None) => {
+                println!("caught    {} ({})", mutant.name, mutant.says);
+                None
+            }
+            Ok(Some(why)) => {
+                println!("SURVIVED  {} ({}): {why}", mutant.name, mutant.says);
+                Some(&*mutant.name)
+            }
+            Err(error) => {
+                println!("UNUSABLE  {}: {error:#}", mutant.name);
+                Some(&*mutant.name)
+            }
+        })
+        .collect();
+    ensure!(survivors.is_empty(), "{} of {} mutants were not caught: {}", survivors.len(), mutants.len(), survivors.join(", "));
+    println!("all {} mutants were caught", mutants.len());
+    Ok(())
+}
+
+/// Why nobody noticed; `None` if its test did.
+fn survives(copy: &Path, mutant: &Mutant) -> Result<Option<String>> {
+    git_apply(copy, &mutant.patch, &[])?;
+    let verdict = test(copy, &[&mutant.test]);
+    git_apply(copy, &mutant.patch, &["--reverse"])?;
+    let verdict = verdict?;
+    ensure!(verdict.ran(), "it does not compile:\n{}", verdict.output);
+    Ok((!verdict.failed(&mutant.test)).then(|| format!("{} stayed green", mutant.test)))
+}
+
+fn read(dir: &Path) -> Result<Vec<Mutant>> {
+    let mut mutants = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let patch = entry?.path();
+        if patch.extension().is_none_or(|end| end != "patch") {
+            continue;
+        }
+        let text = fs::read_to_string(&patch)?;
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let line = |word: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(&format!("# {word}: ")));
+            found.map(str::to_owned).with_context(|| format!("{name}: there is no line `# {word}: …`"))
+        };
+        mutants.push(Mutant { test: line("test")?, says: line("says")?, name, patch });
+    }
+    mutants.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(mutants)
+}
+
+/// What git knows of, as it is now.
+fn copy_checkout(to: &Path) -> Result<()> {
+    let checkout = paths::checkout();
+    let listed = output(
+        Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(&checkout),
+    )?;
+    for file in listed.split('\0').filter(|file| !file.is_empty()) {
+        let (source, target) = (checkout.join(file), to.join(file));
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::symlink_metadata(&source) {
+            Ok(meta) if meta.is_symlink() => std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?,
+            Ok(_) => drop(fs::copy(&source, &target)?),
+            // Deleted, but not committed yet.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn git_apply(dir: &Path, patch: &Path, flags: &[&str]) -> Result<()> {
+    // A directory that is no repository: git then takes the patch as it is.
+    let mut git = Command::new("git");
+    git.args(["apply", "--whitespace=nowarn"]).args(flags).arg(patch).current_dir(dir).env("GIT_CEILING_DIRECTORIES", "/");
+    output(&mut git).map(drop)
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+struct Verdict {
+    output: String,
+}
+
+impl Verdict {
+    fn ran(&self) -> bool {
+        self.output.contains("running ")
+    }
+
+    fn has(&self, test: &str, end: &str) -> bool {
+        self.output
+            .lines()
+            .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(end))
+            .any(|name| name.trim_end().ends_with(test))
+    }
+
+    fn passed(&self, test: &str) -> bool {
+        self.has(test, "... ok")
+    }
+
+    fn failed(&self, test: &str) -> bool {
+        // One that ended the process has not come so far as to say FAILED.
+        self.has(test, "... FAILED") || (!self.passed(test) && self.output.contains("process didn't exit successfully"))
+    }
+}
+
+fn test(dir: &Path, names: &[&str]) -> Result<Verdict> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The `reef` program first: the integration tests run it, and cargo does not know that they do.
+    cargo.args(["build", "--workspace", "--all-targets", "--locked"]).current_dir(dir);
+    let built = cargo.stdin(Stdio::null()).output()?;
+    if !built.status.success() {
+        return Ok(Verdict { output: String::from_utf8_lossy(&built.stderr).into_owned() });
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast", "--"]).args(names).current_dir(dir);
+    let ran = cargo.stdin(Stdio::null()).output()?;
+    Ok(Verdict { output: format!("{}\n{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr)) })
+}
+
+/// Somewhere in the sources there is a function of this name.
+fn exists(test: &str) -> Result<()> {
+    let function = test.rsplit("::").next().unwrap_or(test);
+    let mut grep = Command::new("git");
+    grep.args(["grep", "--untracked", "-q", &format!("fn {function}(")]).current_dir(paths::checkout());
+    match grep.status()?.code() {
+        Some(0) => Ok(()),
+        _ => bail!("there is no test `{test}`"),
+    }
+}
