@@ -120,7 +120,8 @@ async fn a_failure_comes_out_typed_and_an_unknown_one_is_an_invalid_answer() {
     assert!(message.contains("`never`") && message.contains("`terminal`"), "{message}");
 }
 
-/// S1
+/// Promises: S1
+/// Breaks it: a guest that is not interrupted, or whose sentence has neither limit nor field.
 #[tokio::test]
 async fn an_endless_loop_ends_at_its_budget_and_says_which() {
     let host = Host::new();
@@ -133,7 +134,8 @@ async fn an_endless_loop_ends_at_its_budget_and_says_which() {
     assert!(outcome.usage.cpu >= Duration::from_millis(50));
 }
 
-/// S1
+/// Promises: S1
+/// Breaks it: a deadline that counts CPU only.
 #[tokio::test]
 async fn a_guest_that_runs_past_its_deadline_is_stopped() {
     let host = Host::new();
@@ -144,7 +146,8 @@ async fn a_guest_that_runs_past_its_deadline_is_stopped() {
     assert!(outcome.usage.wall < HANG);
 }
 
-/// S1
+/// Promises: S1
+/// Breaks it: a limit that is not set, or an outcome that says `Trapped` of everything.
 #[tokio::test]
 async fn memory_tables_and_stack_have_limits_that_are_named() {
     let host = Host::new();
@@ -173,7 +176,8 @@ async fn a_panic_shows_its_message() {
     assert_eq!(trapped(&outcome), ("Panicked", "the vault is empty"));
 }
 
-/// R2, S7
+/// Promises: R2, S7
+/// Breaks it: a read that is not written down because it found nothing; a kind that the manifest does not name.
 #[tokio::test]
 async fn reads_are_answered_and_written_down() {
     let host = Host::new();
@@ -194,7 +198,8 @@ async fn reads_are_answered_and_written_down() {
     assert!(outcome.read_failed && outcome.reads.is_empty());
 }
 
-/// R5
+/// Promises: R5
+/// Breaks it: an incomplete cache that answers `nothing`.
 #[tokio::test]
 async fn a_cache_that_is_not_complete_ends_the_call_and_keeps_the_read() {
     let known = HashMap::from([(config_map("a"), Err(ReadError::NotSynced(config_map("a").kind)))]);
@@ -214,7 +219,8 @@ impl Reads for Silent {
     }
 }
 
-/// S1
+/// Promises: S1
+/// Breaks it: an import without a deadline.
 #[tokio::test]
 async fn waiting_counts_for_the_deadline_but_not_as_cpu() {
     let guest = Guest::read("v1", "ConfigMap", "team-a", "a");
@@ -226,7 +232,8 @@ async fn waiting_counts_for_the_deadline_but_not_as_cpu() {
     assert_eq!(outcome.reads.len(), 1);
 }
 
-/// S5
+/// Promises: S5
+/// Breaks it: an instance that is used again.
 #[tokio::test]
 async fn nothing_survives_from_one_reconcile_to_the_next() {
     let host = Host::new();
@@ -236,7 +243,8 @@ async fn nothing_survives_from_one_reconcile_to_the_next() {
     }
 }
 
-/// S3, S4
+/// Promises: S3, S4
+/// Breaks it: a slot, a permit or a handle that a bad guest keeps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_neighbours_take_nothing_from_good_ones() {
     let host = Host::new();
@@ -277,7 +285,8 @@ async fn a_component_is_linked_once_and_unloaded_with_its_last_user() {
     assert!(gone.upgrade().is_none());
 }
 
-/// S8
+/// Promises: S8
+/// Breaks it: a file that is loaded without its MAC.
 #[tokio::test]
 async fn compiled_code_is_used_again_unless_it_was_touched() {
     let dir = tempfile::tempdir().unwrap();
@@ -317,7 +326,8 @@ async fn bytes_of_another_digest_are_never_compiled() {
     assert!(matches!(&error, LoadError::Refused(text) if text.contains("are not the ones")), "{error}");
 }
 
-/// S2
+/// Promises: S2
+/// Breaks it: compiling in the process, or without a limit.
 #[tokio::test]
 async fn a_compile_bomb_fails_only_its_own_load() {
     let dir = tempfile::tempdir().unwrap();

@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(read("v1/Namespace", "", "team-a"), Ok(()));
     }
 
-    /// S7
+    /// Promises: S7
+    /// Breaks it: a read by any kind.
     #[test]
     fn another_kind_is_refused_with_the_line_to_add() {
         let sentence = "plugin does not say that it reads v1/Secret: add `reads: [\"v1/Secret\"]` to its `plugin!` line";
@@ -113,7 +114,8 @@ mod tests {
         assert!(sentence.contains("read it in version v1,"), "{sentence}");
     }
 
-    /// I5
+    /// Promises: I5
+    /// Breaks it: a read in any namespace.
     #[test]
     fn another_namespace_is_refused_with_the_own_one() {
         let sentence = read("v1/ConfigMap", "team-b", "a").unwrap_err();
@@ -124,7 +126,8 @@ mod tests {
         assert!(sentence.contains("empty namespace"), "{sentence}");
     }
 
-    /// I5
+    /// Promises: I5
+    /// Breaks it: a name that is put into a path as it is.
     #[test]
     fn a_name_cannot_leave_its_path_segment() {
         for name in ["", ".", "..", "a/b", "../x", "a%2fb", "a?b", "a#b", "a b", "a\nb", &"x".repeat(254)] {

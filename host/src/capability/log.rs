@@ -244,7 +244,8 @@ mod tests {
         }
     }
 
-    /// S1
+    /// Promises: S1
+    /// Breaks it: a log without a limit.
     #[test]
     fn a_flood_is_cut_and_counted() {
         let (_, lines) = logged(|journal| {

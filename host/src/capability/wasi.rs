@@ -222,7 +222,8 @@ pub fn add_to_linker<T: HasPowers>(l: &mut Linker<T>) -> wasmtime::Result<()> {
 mod tests {
     use super::*;
 
-    /// S6
+    /// Promises: S6
+    /// Breaks it: randomness from the machine.
     #[test]
     fn randomness_is_a_function_of_the_seed() {
         let numbers = |seed| {

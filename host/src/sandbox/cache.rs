@@ -195,7 +195,8 @@ mod tests {
         assert_eq!(cache(dir.path()).find(Digest::of(b"b")), None);
     }
 
-    /// S8
+    /// Promises: S8
+    /// Breaks it: a file that is believed without its MAC, or by the key of another directory.
     #[test]
     fn a_corrupt_or_foreign_file_is_never_named() {
         let dir = tempfile::tempdir().unwrap();

@@ -333,7 +333,8 @@ mod tests {
         assert!(refused(&broken).contains("its manifest is not valid"));
     }
 
-    /// S7
+    /// Promises: S7
+    /// Breaks it: an import that only the linker finds missing.
     #[test]
     fn an_import_that_is_not_offered_is_refused_with_a_sentence() {
         for (import, part) in [

@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<()> {
 
 fn tests(checkout: &Path) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for root in ["host/src", "plugin-sdk/src", "plugin-sdk/tests", "tests/src", "tests/tests"] {
+    for root in ["host/src", "host/tests", "plugin-sdk/src", "plugin-sdk/tests", "tests/src", "tests/tests"] {
         for path in rust_files(&checkout.join(root))? {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let file = path.strip_prefix(checkout)?.display().to_string();

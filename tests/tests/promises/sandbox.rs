@@ -1,7 +1,10 @@
 //! The sandbox: what a guest does wrong stays with the object for which it did it.
 
 use anyhow::{Result, ensure};
-use reef_tests::world::{Scene, scene};
+use reef_tests::{
+    cluster::condition,
+    world::{Scene, scene},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -133,4 +136,94 @@ fn what_the_manifest_does_not_name_is_refused_with_the_line_to_add() {
         }
         Ok(())
     });
+}
+
+/// Each run is a new instance, and the clock that its code sees is the one of the request.
+///
+/// Promises: S5, S6
+/// Breaks it: an instance that is used again, or a guest that sees the machine's clock.
+#[test]
+fn nothing_survives_from_run_to_run_and_the_clock_is_the_requests() {
+    scene("afresh", async |scene: &Scene<'_>| {
+        scene.host().await?;
+        probe::install(scene).await?;
+        for round in 0..10 {
+            for name in ["a", "b", "c"] {
+                probe::set(scene, name, json!({ "mode": "counter", "text": format!("round {round}") })).await?;
+            }
+            for name in ["a", "b", "c"] {
+                let counted = probe::reconciled(scene, name).await?;
+                ensure!(counted["status"]["calls"] == 1, "{name} in round {round}: {}", counted["status"]);
+            }
+        }
+        probe::set(scene, "clock", json!({ "mode": "request" })).await?;
+        let told = probe::reconciled(scene, "clock").await?["status"].clone();
+        ensure!(told["now"].as_u64().is_some_and(|now| now > 0) && told["now"] == told["clock"], "{told}");
+        Ok(())
+    });
+}
+
+/// Promises: S1, S4
+/// Breaks it: a flood that is logged to its end, or what a bad guest leaves behind: memory, handles, threads.
+#[test]
+fn floods_are_cut_and_nothing_is_left_of_bad_guests() {
+    scene("floods", async |scene: &Scene<'_>| {
+        let host = scene.host().await?;
+        probe::install(scene).await?;
+        let limits = json!({ "memory": "16Mi", "cpu": "200ms", "deadline": "2s" });
+        hello::plugin(scene, "probe", json!({ "source": { "file": "probe.wasm" }, "limits": limits })).await?;
+        probe::ready(scene, "probe").await?;
+        bad_round(scene, 0).await?;
+        let before = Left::of(host.pid())?;
+        for round in 1..8 {
+            bad_round(scene, round).await?;
+        }
+        let after = Left::of(host.pid())?;
+        ensure!(after.threads <= before.threads + 4, "threads: {before:?}, then {after:?}");
+        ensure!(after.handles <= before.handles + 8, "handles: {before:?}, then {after:?}");
+        ensure!(after.memory <= before.memory + (32 << 20), "memory: {before:?}, then {after:?}");
+        let lines = host.log().iter().filter(|line| reef_tests::host::message(line).contains("a line of a flood")).count();
+        ensure!(lines > 0 && lines < 8 * 2000, "{lines} lines of the floods were logged");
+        Ok(())
+    });
+}
+
+/// One bad guest of each sort, until each has failed or ended.
+async fn bad_round(scene: &Scene<'_>, round: usize) -> Result<()> {
+    for (mode, size) in
+        [("memory", 0), ("recursion", 0), ("panic", 0), ("loop", 0), ("log-flood", 20_000), ("print-flood", 20_000)]
+    {
+        probe::set(scene, mode, json!({ "mode": mode, "size": size, "text": format!("round {round}") })).await?;
+    }
+    for (mode, reason) in
+        [("memory", "MemoryLimitExceeded"), ("recursion", "Trapped"), ("panic", "Panicked"), ("loop", "CPULimitExceeded")]
+    {
+        probe::says(scene, mode, "False", reason).await?;
+    }
+    for mode in ["log-flood", "print-flood"] {
+        let ended = |probe: Option<&Value>| {
+            let generation = probe.map(|probe| &probe["metadata"]["generation"]);
+            condition(probe, "Reconciled").is_some_and(|c| Some(&c["observedGeneration"]) == generation)
+        };
+        scene.cluster().wait(probe::PROBE, &scene.namespace, mode, "was reconciled, well or not", ended).await?;
+    }
+    Ok(())
+}
+
+/// What a process holds.
+#[derive(Debug)]
+struct Left {
+    threads: usize,
+    handles: usize,
+    /// Bytes resident.
+    memory: usize,
+}
+
+impl Left {
+    fn of(pid: i32) -> Result<Self> {
+        let count = |what: &str| -> Result<usize> { Ok(std::fs::read_dir(format!("/proc/{pid}/{what}"))?.count()) };
+        let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+        let pages: usize = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        Ok(Self { threads: count("task")?, handles: count("fd")?, memory: pages * 4096 })
+    }
 }
