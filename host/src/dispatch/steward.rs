@@ -9,7 +9,11 @@ use futures::future::{BoxFuture, select_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Unsettled, live::Live, rights};
+use super::{
+    Shared, Unsettled,
+    live::{Legacy, Live},
+    losses, rights,
+};
 use crate::{
     catalog::{Desired, Refused, Revision, Running, crd::Plugin},
     names::{Kind, PluginId},
@@ -95,13 +99,22 @@ impl Steward {
                 said.put("Ready", Truth::False, "Suspended", "spec.suspend is true: nothing is reconciled, nothing is deleted");
                 return said;
             }
-            Ok(desired) => self.bring(&desired, &mut said).await,
+            Ok(desired) => self.bring(plugin, &desired, &mut said).await,
         }
+        let running = self.shared.catalog.get(&self.id);
+        let kept = match &running {
+            Some(running) => losses::look(&self.shared, plugin, running).await,
+            None => None,
+        };
         self.judge(plugin, &mut said);
+        if let Some(running) = &running {
+            self.scopes.extend(losses::states(&running.loaded));
+            said.pruned(kept.map(|kept| (kept.reason, kept.message)));
+        }
         said
     }
 
-    async fn bring(&mut self, desired: &Desired, said: &mut Said) {
+    async fn bring(&mut self, plugin: &Plugin, desired: &Desired, said: &mut Said) {
         let fetched = match self.fetch(desired) {
             Ok(fetched) => fetched,
             Err(refused) => return said.put("Resolved", Truth::False, refused.reason, &refused.message),
@@ -115,7 +128,16 @@ impl Steward {
         let what = format!("{} {}, for this host", manifest.name, manifest.version);
         said.put("Compiled", Truth::True, "Compiled", &what);
         let revision = revision(desired, &loaded);
-        let live = Live::new(loaded, self.id.clone(), self.shared.api.cluster().clone());
+        let before = self.shared.catalog.get(&self.id);
+        let legacy = Legacy {
+            former: losses::former(plugin, before.as_deref(), &revision.manifest),
+            predecessor: before.as_ref().map(|before| Arc::downgrade(&before.loaded)).unwrap_or_default(),
+        };
+        drop(before);
+        let live = Live::new(loaded, self.id.clone(), self.shared.api.cluster().clone(), legacy);
+        if losses::is_announced(plugin, &revision.manifest) {
+            live.announced();
+        }
         if let Err(refused) = self.start(revision.clone(), live) {
             return said.put("Resolved", Truth::False, refused.reason, &refused.message);
         }
@@ -175,7 +197,7 @@ impl Steward {
         let Some(running) = self.shared.catalog.get(&self.id) else {
             return said.put("Ready", Truth::False, &said.first_trouble(), "nothing runs: see the other conditions");
         };
-        said.runs(&running.revision);
+        said.runs(&running.revision, &running.loaded.former());
         said.failing(self.shared.failures.of(&self.id));
         let mut unread = None;
         for (kind, state) in running.loaded.states() {
@@ -207,7 +229,12 @@ impl Steward {
             return true;
         }
         match status::write(&self.shared.api, plugin, said).await {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(running) = self.shared.catalog.get(&self.id) {
+                    running.loaded.announced();
+                }
+                true
+            }
             Err(error) => {
                 tracing::warn!(plugin = %self.id, %error, "the plugin's status could not be written");
                 false
