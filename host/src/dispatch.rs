@@ -6,6 +6,7 @@
 
 mod failing;
 mod live;
+mod losses;
 mod reads;
 mod rights;
 mod run;

@@ -6,6 +6,7 @@
 //! what the host adds, `diff` and `cover` say what has to happen, `children`, `prune`, `finalizer`, `status` and `event`
 //! do it through `writer`, the one door. It knows names, the hub and how to reach an API server; never Wasm.
 
+mod brake;
 mod children;
 mod clock;
 mod complete;
@@ -13,6 +14,7 @@ mod cover;
 mod diff;
 mod event;
 mod failure;
+mod fight;
 mod finalizer;
 mod gate;
 mod json;
@@ -20,8 +22,10 @@ mod outcome;
 mod prune;
 mod report;
 mod schema;
+mod shared;
 mod status;
 mod validate;
+mod verb;
 mod writer;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -32,6 +36,7 @@ use crate::{
     names::{Account, Key, Kind, PluginId},
     watch::{Entry, Hub, Scope},
 };
+pub use brake::{Brake, Held};
 pub use complete::{ADOPT, APPLIED, MARK};
 pub use failure::Class;
 use failure::{Failed, unlearnt};
@@ -62,8 +67,14 @@ pub struct Author {
     /// `spec.fieldManager`: the value of the mark; in the API, the manager is `reef:<field_manager>`.
     pub field_manager: Arc<str>,
     pub entry: Reconciles,
-    /// Where children are: every kind that this revision owns, and those of former ones until nothing is left of them.
-    pub owned: Vec<(Kind, Scope)>,
+    /// Where children are, by the kinds that this revision owns.
+    pub owned: Vec<Scope>,
+    /// Where children of kinds are that only a former revision owned.
+    pub former: Vec<Scope>,
+    /// Where the further kinds are that it writes.
+    pub written: Vec<Scope>,
+    /// Where the objects are that the plugin reconciles.
+    pub objects: Vec<Scope>,
 }
 
 /// Why there is no plan, from a plugin or from its sandbox.
@@ -110,17 +121,19 @@ pub struct Applier {
     gate: Gate,
     schemas: schema::Schemas,
     told: event::Told,
+    fights: fight::Fights,
 }
 
 impl Applier {
     pub fn new(api: Api, hub: Hub, gate: Gate) -> Self {
-        Self { api, hub, gate, schemas: schema::Schemas::default(), told: event::Told::default() }
+        let (schemas, told, fights) = <_>::default();
+        Self { api, hub, gate, schemas, told, fights }
     }
 
     /// Makes true what a plan says. `read_failed`: a read of the run did not get its answer, so nothing is pruned.
-    pub async fn apply(&self, author: &Author, owner: &Owner, plan: &Plan, read_failed: bool) -> Applied {
+    pub async fn apply(&self, author: &Author, owner: &Owner, plan: &Plan, read_failed: bool, brake: &Brake) -> Applied {
         let mut run = Run::new(self, author, owner);
-        let outcome = match run.carry_out(plan, read_failed).await {
+        let outcome = match run.carry_out(plan, read_failed, brake).await {
             Ok(outcome) => outcome,
             Err(failed) => run.fail(failed, &Reported::default()).await,
         };
@@ -155,39 +168,51 @@ struct Run<'a> {
     /// The owner as it is known now.
     current: Arc<Entry>,
     reads: Vec<Read>,
+    /// Who keeps changing what is ours; it does not end the run.
+    contested: Option<Failed>,
+    /// The API server has said that the owner is still there.
+    owner_seen: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(applier: &'a Applier, author: &'a Author, owner: &'a Owner) -> Self {
         let writer = Writer::new(applier, author, &owner.key, owner.pass);
-        Self { applier, author, owner, writer, current: owner.entry.clone(), reads: Vec::new() }
+        let current = owner.entry.clone();
+        Self { applier, author, owner, writer, current, reads: Vec::new(), contested: None, owner_seen: false }
     }
 
     fn applied(self, outcome: Outcome) -> Applied {
         Applied { writes: self.writer.writes, reads: self.reads, outcome }
     }
 
-    async fn carry_out(&mut self, plan: &Plan, read_failed: bool) -> Result<Outcome, Failed> {
+    async fn carry_out(&mut self, plan: &Plan, read_failed: bool, brake: &Brake) -> Result<Outcome, Failed> {
         self.catch_up()?;
         if self.is_left_alone() {
             return Ok(Outcome::Done { after: None, pending: false });
         }
         let cleanup = self.current.deleting;
         let pending = outcome::pending(plan, cleanup).map_err(Failed::from)?;
-        let children = self.validated(plan).await?;
+        let wanted = self.validated(plan).await?;
         let reported = self.reported(&plan.report).await?;
         if self.author.entry.cleanup && !cleanup && !self.is_held() {
             self.hold().await?;
         }
-        for child in &children {
-            self.child(child).await?;
+        for wanted in &wanted {
+            self.make(wanted).await?;
         }
         if pending.is_none() && !cleanup && !read_failed {
-            self.prune(&children).await?;
+            let losses = self.losses(&wanted)?;
+            if let Some(held) = self.prune(&losses, brake).await? {
+                let after = held.after;
+                self.told(held, &reported).await?;
+                return Ok(Outcome::Done { after, pending: true });
+            }
         }
         if plan.done {
             self.events(&reported.events).await;
             self.let_go().await?;
+        } else if let Some(contested) = self.contested.take() {
+            return Ok(self.fail(contested, &reported).await);
         } else {
             self.succeed(&reported, pending.as_deref()).await?;
         }
@@ -221,15 +246,15 @@ impl<'a> Run<'a> {
         self.current.deleting && !self.is_held()
     }
 
-    async fn validated(&self, plan: &Plan) -> Result<Vec<complete::Child>, Failed> {
-        let drafts = validate::drafts(&plan.writes, &self.author.entry.owns)?;
+    async fn validated(&self, plan: &Plan) -> Result<Vec<complete::Wanted>, Failed> {
+        let drafts = validate::drafts(&plan.writes, &self.author.entry)?;
         let mut resources = HashMap::new();
         for draft in &drafts {
             if !resources.contains_key(&draft.kind) {
                 resources.insert(draft.kind.clone(), self.resource(&draft.kind).await?);
             }
         }
-        Ok(validate::children(drafts, self.owner, &self.author.field_manager, &resources)?)
+        Ok(validate::wanted(drafts, self.owner, &self.author.field_manager, &resources)?)
     }
 
     async fn reported(&self, report: &Report) -> Result<Reported, Failed> {
@@ -274,11 +299,16 @@ mod tests {
         Owner { key, entry, resource, scope, pass: Pass(1) }
     }
 
+    /// What the manifest says of a kind that owns these.
+    pub fn owning(owns: &[Kind]) -> Reconciles {
+        serde_json::from_value(json!({"for": "demo.reef.dev/v1/Hello", "owns": owns})).unwrap()
+    }
+
     /// A `ConfigMap` of this name, as a child of [`owner`].
-    pub fn child(name: &str) -> complete::Child {
+    pub fn child(name: &str) -> complete::Wanted {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x": "1"}});
         let write = Write { verb: "own".into(), object: object.to_string(), options: String::new() };
-        let draft = validate::drafts(&[write], &["v1/ConfigMap".parse().unwrap()]).unwrap().remove(0);
+        let draft = validate::drafts(&[write], &owning(&["v1/ConfigMap".parse().unwrap()])).unwrap().remove(0);
         complete::complete(draft, Arc::new(failure::tests::resource("v1/ConfigMap", "configmaps")), "team-a", &owner(), "hello")
     }
 }

@@ -22,6 +22,8 @@ pub use crate::contract::Truth;
 const MANAGER: &str = "reef-host";
 /// In the order in which a plugin passes them.
 const CONDITIONS: [&str; 4] = ["Resolved", "Compiled", "Authorized", "Ready"];
+/// Is there only while children that are left over cannot be deleted.
+const PRUNED: &str = "Pruned";
 /// The API server refuses longer ones.
 const LONGEST_MESSAGE: usize = 4096;
 
@@ -70,9 +72,11 @@ impl Said {
         self.fresh.push(name);
     }
 
-    pub fn runs(&mut self, revision: &Revision) {
+    /// `former`: kinds of children that only former revisions owned.
+    pub fn runs(&mut self, revision: &Revision, former: &[Kind]) {
         let entries = &revision.manifest.reconciles;
-        let mut owned: Vec<String> = entries.iter().flat_map(|entry| &entry.owns).map(ToString::to_string).collect();
+        let owned = entries.iter().flat_map(|entry| &entry.owns).chain(former);
+        let mut owned: Vec<String> = owned.map(ToString::to_string).collect();
         owned.sort();
         owned.dedup();
         self.status.digest = Some(revision.digest.to_string());
@@ -81,6 +85,14 @@ impl Said {
         self.status.field_manager = Some(revision.field_manager.to_string());
         self.status.kinds = entries.iter().map(|entry| entry.kind.to_string()).collect();
         self.status.owned_kinds = owned;
+    }
+
+    /// Reason and message, if children that are left over are kept.
+    pub fn pruned(&mut self, kept: Option<(&str, String)>) {
+        match kept {
+            Some((reason, message)) => self.put(PRUNED, Truth::False, reason, &message),
+            None => self.status.conditions.retain(|c| c.type_ != PRUNED),
+        }
     }
 
     pub fn failing(&mut self, failing: Option<Failing>) {
@@ -124,7 +136,7 @@ impl Said {
                 self.put(name, Truth::Unknown, "NotReached", "an earlier condition is not true");
             }
         }
-        let rank = |c: &PluginCondition| CONDITIONS.iter().position(|name| *name == c.type_);
+        let rank = |c: &PluginCondition| CONDITIONS.iter().position(|name| *name == c.type_).unwrap_or(CONDITIONS.len());
         self.status.conditions.sort_by_key(rank);
         self.status
     }

@@ -49,8 +49,9 @@ impl Scope {
 
     /// Whether an object of this scope's cluster belongs into it.
     pub fn holds(&self, id: &ObjectId) -> bool {
+        // An object of the kind that is in no namespace says that none of them is.
         self.kind == id.kind
-            && (self.namespace.is_empty() || self.namespace == id.namespace)
+            && (self.namespace.is_empty() || self.namespace == id.namespace || id.namespace.is_empty())
             && self.only.as_ref().is_none_or(|(_, name)| *name == id.name)
     }
 }
@@ -202,6 +203,16 @@ impl Hub {
     /// All objects with an owner reference to this uid.
     pub fn owned_by(&self, scope: &Scope, uid: &str) -> Result<Vec<Arc<Entry>>, NotSynced> {
         self.shared.registry.owned_by(scope, uid)
+    }
+
+    /// How many objects are like this.
+    pub fn count(&self, scope: &Scope, like: impl Fn(&Entry) -> bool) -> Result<usize, NotSynced> {
+        self.shared.registry.count(scope, like)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self, scope: &Scope) -> Result<usize, NotSynced> {
+        self.shared.registry.len(scope)
     }
 
     /// Announces that `by` is about to write an object, so that an event of it that overtakes the answer does not

@@ -15,4 +15,5 @@ pub mod host;
 pub mod paths;
 pub mod supervisor;
 pub mod tools;
+pub mod webhook;
 pub mod world;

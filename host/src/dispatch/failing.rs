@@ -46,6 +46,13 @@ impl Failures {
         self.0.lock().entry(plugin.clone()).or_default().news.subscribe()
     }
 
+    /// Something else about the plugin is news.
+    pub fn nudge(&self, plugin: &PluginId) {
+        if let Some(plugin) = self.0.lock().get(plugin) {
+            plugin.news.send_replace(());
+        }
+    }
+
     pub fn forget(&self, plugin: &PluginId) {
         self.0.lock().remove(plugin);
     }

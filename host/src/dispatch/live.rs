@@ -1,15 +1,21 @@
 //! What belongs to a running revision: the loaded component and its subscriptions.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
     catalog::Revision,
-    contract::manifest::Reconciles,
     identity::Actor,
     names::{Account, Cluster, Kind, PluginId},
+    plan::Brake,
     sandbox::Loaded,
     watch::{Hub, Interest, Role, Scope, Subscription, SyncState},
 };
@@ -17,17 +23,41 @@ use crate::{
 /// Dropped with the last reconcile of its revision; the watches that nobody else needs end with it.
 pub struct Live {
     pub loaded: Arc<Loaded>,
+    pub brake: Brake,
     plugin: PluginId,
     cluster: Cluster,
     /// Joined on start: the kinds of the manifest that must be complete before anything is written.
     joined: Mutex<Vec<Subscription>>,
     /// Joined on the first read.
     reading: Mutex<HashMap<Scope, Subscription>>,
+    /// Kinds of children that only a former revision owned, until nothing of them is left. Joined on start as well.
+    former: Mutex<Vec<(Kind, Vec<Subscription>)>>,
+    /// The former revision, while reconciles of it run.
+    predecessor: Weak<Live>,
+    /// The Plugin's status names all kinds of children.
+    announced: AtomicBool,
+}
+
+/// What a revision takes over from those before it.
+#[derive(Default)]
+pub struct Legacy {
+    pub former: Vec<Kind>,
+    pub predecessor: Weak<Live>,
 }
 
 impl Live {
-    pub fn new(loaded: Arc<Loaded>, plugin: PluginId, cluster: Cluster) -> Self {
-        Self { loaded, plugin, cluster, joined: Mutex::default(), reading: Mutex::default() }
+    pub fn new(loaded: Arc<Loaded>, plugin: PluginId, cluster: Cluster, legacy: Legacy) -> Self {
+        Self {
+            loaded,
+            brake: Brake::default(),
+            plugin,
+            cluster,
+            joined: Mutex::default(),
+            reading: Mutex::default(),
+            former: Mutex::new(legacy.former.into_iter().map(|kind| (kind, Vec::new())).collect()),
+            predecessor: legacy.predecessor,
+            announced: AtomicBool::new(false),
+        }
     }
 
     /// Where objects of a kind of this plugin are watched: in its namespace.
@@ -35,31 +65,62 @@ impl Live {
         Scope::new(self.cluster.clone(), kind.clone(), &self.plugin.namespace)
     }
 
-    /// The scopes in which children of this entry are looked for.
-    pub fn owned(&self, entry: &Reconciles) -> Vec<(Kind, Scope)> {
-        entry.owns.iter().map(|kind| (kind.clone(), self.scope(kind))).collect()
+    /// Where objects of these kinds are watched.
+    pub fn scopes<'a>(&self, kinds: impl IntoIterator<Item = &'a Kind>) -> Vec<Scope> {
+        kinds.into_iter().map(|kind| self.scope(kind)).collect()
     }
 
-    /// Joins the scopes of everything that the manifest reconciles and owns. Every object that is there is woken, so
-    /// this comes after the queue opened and the catalog has the revision.
+    /// Joins the scopes of everything that the manifest reconciles, owns and writes, and of what former ones owned. Every
+    /// object that is there is woken, so this comes after the queue opened and the catalog has the revision.
     pub fn join(&self, hub: &Hub, revision: &Revision) {
         let lender = || Actor::Plugin { plugin: self.plugin.clone(), account: revision.account.clone() };
-        let interest = |role| Interest { plugin: self.plugin.clone(), role };
-        let mut joined = self.joined.lock();
-        for entry in &revision.manifest.reconciles {
-            for kind in &entry.owns {
-                let role = Role::Owned { by: entry.kind.clone(), mark: revision.field_manager.clone() };
-                joined.push(hub.subscribe(self.scope(kind), lender(), interest(role)));
-            }
+        let subscribe =
+            |kind: &Kind, role| hub.subscribe(self.scope(kind), lender(), Interest { plugin: self.plugin.clone(), role });
+        let owned = |by: &Kind| Role::Owned { by: by.clone(), mark: revision.field_manager.clone() };
+        let entries = &revision.manifest.reconciles;
+        for (kind, subscriptions) in self.former.lock().iter_mut() {
+            subscriptions.extend(entries.iter().map(|entry| subscribe(kind, owned(&entry.kind))));
         }
-        for entry in &revision.manifest.reconciles {
-            joined.push(hub.subscribe(self.scope(&entry.kind), lender(), interest(Role::Primary)));
+        let mut joined = self.joined.lock();
+        for entry in entries {
+            joined.extend(entry.owns.iter().map(|kind| subscribe(kind, owned(&entry.kind))));
+            joined.extend(entry.writes.iter().map(|kind| subscribe(kind, Role::Read)));
+        }
+        for entry in entries {
+            joined.push(subscribe(&entry.kind, Role::Primary));
         }
     }
 
     /// Where each joined scope stands.
     pub fn states(&self) -> Vec<(Kind, watch::Receiver<SyncState>)> {
         self.joined.lock().iter().map(|joined| (joined.scope().kind.clone(), joined.state())).collect()
+    }
+
+    pub fn former(&self) -> Vec<Kind> {
+        self.former.lock().iter().map(|(kind, _)| kind.clone()).collect()
+    }
+
+    pub fn former_states(&self) -> Vec<watch::Receiver<SyncState>> {
+        self.former.lock().iter().flat_map(|(_, joined)| joined).map(Subscription::state).collect()
+    }
+
+    /// Nothing is left of a former kind.
+    pub fn no_longer(&self, kind: &Kind) {
+        self.former.lock().retain(|(former, _)| former != kind);
+    }
+
+    /// Whether a reconcile of the former revision may still be under way.
+    pub fn has_predecessor(&self) -> bool {
+        self.predecessor.strong_count() > 0
+    }
+
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
+    /// The Plugin's status names all kinds of children: from now on some may be made.
+    pub fn announced(&self) {
+        self.announced.store(true, Ordering::Release);
     }
 
     /// Joins a scope that a reconcile reads from, unless it is joined, and says where it stands.

@@ -84,6 +84,9 @@ async fn needed(api: &Api, revision: &Revision, entry: &Reconciles) -> Result<Ve
     for kind in &entry.owns {
         add(&*api.resource(kind).await?, &["get", "list", "watch", "create", "patch", "delete"], "");
     }
+    for kind in &entry.writes {
+        add(&*api.resource(kind).await?, &["get", "list", "watch", "patch"], "");
+    }
     // Secrets may be granted one by one, and a kind that is read may come later: both are told when they are read.
     for kind in entry.reads.iter().filter(|kind| !kind.is_secret()) {
         if let Ok(resource) = api.resource(kind).await {

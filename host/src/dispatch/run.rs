@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 use super::{
     Shared,
     live::Live,
+    losses,
     reads::{HubReads, access},
 };
 use crate::{
@@ -90,10 +91,13 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32)
     // The term is asked for before the object is read: a plan never outlives the term that its object was read in.
     let Ok(term) = shared.leader.gate() else { return (Verdict::Repeat(AGAIN), 0) };
     let live = running.loaded.clone();
+    if !live.is_announced() {
+        return (Verdict::Repeat(AGAIN), 0);
+    }
     let scope = live.scope(&key.object.kind);
     let object = match shared.hub.get(&scope, &key.object.namespace, &key.object.name) {
         Err(_) => return (Verdict::Repeat(AGAIN), 0),
-        Ok(None) => return gone(shared, job),
+        Ok(None) => return gone(shared, job, &live),
         Ok(Some(object)) => object,
     };
     let Ok(resource) = shared.api.resource(&key.object.kind).await else { return (Verdict::Repeat(AGAIN), 0) };
@@ -110,7 +114,8 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32)
 }
 
 /// Nothing is left to reconcile; children go by garbage collection.
-fn gone(shared: &Arc<Shared>, job: &Job) -> (Verdict, u32) {
+fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> (Verdict, u32) {
+    live.brake.forget(&job.key.object);
     shared.hub.forget(&job.key);
     shared.state.failures.clear(&job.key);
     (Verdict::Done, 0)
@@ -131,7 +136,7 @@ impl Run<'_> {
             return if held {
                 self.settle(self.shared.applier.release(&author, &owner).await)
             } else {
-                gone(self.shared, self.job)
+                gone(self.shared, self.job, &self.live)
             };
         }
         let outcome = self.call(&owner.entry, seed).await;
@@ -139,7 +144,7 @@ impl Run<'_> {
         self.shared.hub.set_reads(&self.job.key, outcome.reads);
         let applier = &self.shared.applier;
         match outcome.result {
-            Ok(plan) => self.settle(applier.apply(&author, &owner, &plan, outcome.read_failed).await),
+            Ok(plan) => self.settle(applier.apply(&author, &owner, &plan, outcome.read_failed, &self.live.brake).await),
             Err(Ended::NotSynced(kind)) => {
                 tracing::debug!(%kind, "the cache of a kind that it reads is not complete yet");
                 (Verdict::Repeat(AGAIN), 0)
@@ -203,7 +208,10 @@ impl Run<'_> {
             account: revision.account.clone(),
             field_manager: revision.field_manager.clone(),
             entry: self.entry.clone(),
-            owned: self.live.owned(self.entry),
+            owned: self.live.scopes(&self.entry.owns),
+            former: self.live.scopes(&self.live.former()),
+            written: self.live.scopes(&self.entry.writes),
+            objects: self.live.scopes(revision.manifest.reconciles.iter().map(|entry| &entry.kind)),
         }
     }
 
@@ -212,6 +220,10 @@ impl Run<'_> {
         let (shared, key) = (self.shared, &self.job.key);
         for read in &applied.reads {
             shared.hub.add_read(key, read);
+        }
+        losses::wake(shared, &self.live);
+        if self.live.brake.is_news() || (applied.writes > 0 && !self.live.former().is_empty()) {
+            shared.state.failures.nudge(&key.plugin);
         }
         let verdict = match applied.outcome {
             plan::Outcome::Done { after, .. } => {

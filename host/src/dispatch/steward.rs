@@ -10,10 +10,15 @@ use futures::future::{BoxFuture, select_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Unsettled, live::Live, rights};
+use super::{
+    Shared, Unsettled,
+    live::{Legacy, Live},
+    losses, rights,
+};
 use crate::{
     catalog::{Desired, Refused, Revision, Running, crd::Plugin},
     names::{Digest, Kind, PluginId},
+    sandbox::Loaded,
     source::{Fetched, FileSource, Signature},
     status::{self, Said, Truth},
     watch::SyncState,
@@ -116,14 +121,23 @@ impl Steward {
                 said.put("Ready", Truth::False, "Suspended", "spec.suspend is true: nothing is reconciled, nothing is deleted");
                 return said;
             }
-            Ok(desired) => self.bring(&desired, &mut said).await,
+            Ok(desired) => self.bring(plugin, &desired, &mut said).await,
+        };
+        let running = self.shared.state.catalog.get(&self.id);
+        let kept = match &running {
+            Some(running) => losses::look(&self.shared, plugin, running).await,
+            None => None,
         };
         self.judge(plugin, wanted, &mut said);
+        if let Some(running) = &running {
+            self.scopes.extend(losses::states(&running.loaded));
+            said.pruned(kept.map(|kept| (kept.reason, kept.message)));
+        }
         said
     }
 
     /// The component that is wanted, if it can be loaded.
-    async fn bring(&mut self, desired: &Desired, said: &mut Said) -> Option<Digest> {
+    async fn bring(&mut self, plugin: &Plugin, desired: &Desired, said: &mut Said) -> Option<Digest> {
         let fetched = match self.fetch(desired).await {
             Ok(fetched) => fetched,
             Err(refused) => {
@@ -144,7 +158,7 @@ impl Steward {
         said.put("Compiled", Truth::True, "Compiled", &what);
         let revision = revision(desired, &loaded);
         let allowed = rights::check(&self.shared.api, &revision).await;
-        let live = Live::new(loaded, self.id.clone(), self.shared.api.cluster().clone());
+        let live = self.live(plugin, loaded);
         if let Err(refused) = self.start(revision.clone(), live, allowed.is_ok()) {
             said.put("Resolved", Truth::False, refused.reason, &refused.message);
             return None;
@@ -182,6 +196,20 @@ impl Steward {
         }
     }
 
+    fn live(&self, plugin: &Plugin, loaded: Arc<Loaded>) -> Live {
+        let before = self.shared.state.catalog.get(&self.id);
+        let legacy = Legacy {
+            former: losses::former(plugin, before.as_deref(), loaded.manifest()),
+            predecessor: before.as_ref().map(|before| Arc::downgrade(&before.loaded)).unwrap_or_default(),
+        };
+        let is_announced = losses::is_announced(plugin, loaded.manifest());
+        let live = Live::new(loaded, self.id.clone(), self.shared.api.cluster().clone(), legacy);
+        if is_announced {
+            live.announced();
+        }
+        live
+    }
+
     /// Swaps the revision in, unless it runs already, or something better does. What ran before keeps its watches until
     /// the new one has joined them, so nothing is read anew; every object is reconciled once more, by the new revision.
     fn start(&self, revision: Revision, live: Live, allowed: bool) -> Result<(), Refused> {
@@ -212,7 +240,7 @@ impl Steward {
         let Some(running) = self.shared.state.catalog.get(&self.id) else {
             return said.put("Ready", Truth::False, &said.first_trouble(), "nothing runs: see the other conditions");
         };
-        said.runs(&running.revision);
+        said.runs(&running.revision, &running.loaded.former());
         said.failing(self.shared.state.failures.of(&self.id));
         let mut unread = None;
         for (kind, state) in running.loaded.states() {
@@ -246,7 +274,12 @@ impl Steward {
             return true;
         }
         match status::write(&self.shared.api, plugin, said).await {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(running) = self.shared.state.catalog.get(&self.id) {
+                    running.loaded.announced();
+                }
+                true
+            }
             Err(error) => {
                 tracing::warn!(plugin = %self.id, %error, "the plugin's status could not be written");
                 false
@@ -290,7 +323,7 @@ fn unreadable(kind: &Kind, state: &SyncState) -> Option<(&'static str, String)> 
     }
 }
 
-fn revision(desired: &Desired, loaded: &crate::sandbox::Loaded) -> Revision {
+fn revision(desired: &Desired, loaded: &Loaded) -> Revision {
     let manifest = loaded.manifest().clone();
     Revision {
         plugin: desired.plugin.clone(),

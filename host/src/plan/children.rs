@@ -1,36 +1,58 @@
-//! Carries out the children of a plan, one by one in the author's order, and stops at the first that fails.
+//! Carries out the writes of a plan, one by one in the author's order, and stops at the first that fails.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
     Run,
-    complete::Child,
+    complete::Wanted,
     diff::{self, Mine, Step},
     failure::Failed,
     json::insert,
+    schema::Conditions,
+    status::Live,
+    verb::{Fate, Verb},
     writer::{ManagedEntry, Target, managed_entries},
 };
 use crate::{
     contract::Read,
     identity::ApiError,
+    names::ObjectId,
     watch::{Entry, Operation},
 };
 
 /// Create, then two changes of mind of the world; more than that is a race to come back to.
 const ROUNDS: usize = 4;
 
+/// What has to happen to an object that is there, or is not.
+type Judge = fn(&Wanted, Option<&Entry>, Mine<'_>) -> Step;
+
 impl Run<'_> {
-    pub(super) async fn child(&mut self, child: &Child) -> Result<(), Failed> {
+    /// Makes one write of the plan true.
+    pub(super) async fn make(&mut self, wanted: &Wanted) -> Result<(), Failed> {
+        match wanted.verb {
+            Verb::Own => self.bring(wanted, diff::step).await,
+            Verb::Apply(conflicts) => self.share(wanted, conflicts).await,
+            Verb::Create(fate) => {
+                if fate == Fate::Kept {
+                    // Nothing of it is ours, so only a dependency wakes this key when it goes.
+                    self.depend(&wanted.id, vec!["/metadata/uid".into()]);
+                }
+                self.bring(wanted, diff::existence).await
+            }
+        }
+    }
+
+    async fn bring(&mut self, child: &Wanted, judge: Judge) -> Result<(), Failed> {
         let mut live = self.cached(child)?;
         let mut changed = false;
         for _ in 0..ROUNDS {
-            live = match (diff::step(child, live.as_ref(), self.mine()), &live) {
+            live = match (judge(child, live.as_ref(), self.mine()), &live) {
                 (Step::InOrder, _) => return Ok(()),
                 (Step::Wait(said), _) => return Err(Failed::waiting(said)),
                 (Step::Conflict(said), _) => {
                     // Nothing of it is ours, so only a dependency wakes this key when it changes.
-                    self.reads.push(Read { object: child.id.clone(), fields: Vec::new() });
+                    self.depend(&child.id, Vec::new());
                     return Err(Failed::conflict(said));
                 }
                 (Step::Change { .. }, _) if changed => {
@@ -38,6 +60,9 @@ impl Run<'_> {
                     return Ok(());
                 }
                 (Step::Change { convert }, Some(found)) => {
+                    if !self.may_repair_child(child, found).await? {
+                        return Ok(());
+                    }
                     changed = true;
                     Some(self.change(child, found, convert).await?)
                 }
@@ -48,7 +73,8 @@ impl Run<'_> {
     }
 
     /// The new object, or what is there instead: a foreign one, or ours, if the answer to an earlier create was lost.
-    async fn create(&mut self, child: &Child) -> Result<Option<Entry>, Failed> {
+    async fn create(&mut self, child: &Wanted) -> Result<Option<Entry>, Failed> {
+        self.see_owner().await?;
         let target = Target::new(&child.resource, &child.id);
         match self.writer.create(target, &child.object).await {
             Ok(entry) => Ok(Some(entry)),
@@ -59,7 +85,34 @@ impl Run<'_> {
         }
     }
 
-    async fn change(&mut self, child: &Child, live: &Entry, convert: bool) -> Result<Entry, Failed> {
+    /// A child of an object that was reconciled before and is not there: perhaps somebody deleted it, or perhaps its owner is
+    /// gone, and the garbage collector was quicker than the event that says so. The API server knows.
+    async fn see_owner(&mut self) -> Result<(), Failed> {
+        if self.owner_seen || !self.was_reconciled().await? {
+            return Ok(());
+        }
+        let id = self.owner.entry.id.clone();
+        match self.writer.live(Target::new(&self.owner.resource, &id)).await? {
+            Some((now, _)) if now.uid != self.owner.entry.uid => Err(Failed::owner_gone()),
+            Some((now, _)) if now.deleting && !self.current.deleting => Err(Failed::superseded(format!("{id} is being deleted"))),
+            Some(_) => {
+                self.owner_seen = true;
+                Ok(())
+            }
+            None => Err(Failed::owner_gone()),
+        }
+    }
+
+    /// Whether a plan for the owner may have been carried out before. Where no condition says so, it may.
+    async fn was_reconciled(&self) -> Result<bool, Failed> {
+        if *self.conditions().await? == Conditions::Absent {
+            return Ok(true);
+        }
+        let live = Live::of(&self.current, &self.writer.manager);
+        Ok(live.is_ok_and(|live| live.has(&self.author.entry.condition)))
+    }
+
+    async fn change(&mut self, child: &Wanted, live: &Entry, convert: bool) -> Result<Entry, Failed> {
         let target = Target::new(&child.resource, &child.id);
         if convert {
             self.convert(target).await?;
@@ -110,9 +163,16 @@ impl Run<'_> {
         }
     }
 
-    fn cached(&self, child: &Child) -> Result<Option<Entry>, Failed> {
-        let id = &child.id;
-        let scope = self.author.owned.iter().map(|(_, scope)| scope).find(|scope| scope.holds(id));
+    /// From now on, and until the next run, a change of these fields wakes the key.
+    pub(super) fn depend(&mut self, id: &ObjectId, fields: Vec<String>) {
+        let read = Read { object: id.clone(), fields };
+        self.applier.hub.add_read(&self.owner.key, &read);
+        self.reads.push(read);
+    }
+
+    pub(super) fn cached(&self, wanted: &Wanted) -> Result<Option<Entry>, Failed> {
+        let id = &wanted.id;
+        let scope = self.author.owned.iter().chain(&self.author.written).find(|scope| scope.holds(id));
         let scope = scope.ok_or_else(|| Failed::not_synced(format!("{} is not watched yet", id.kind)))?;
         let found = self.applier.hub.get(scope, &id.namespace, &id.name);
         Ok(found.map_err(|e| Failed::not_synced(e.to_string()))?.map(|entry| (*entry).clone()))

@@ -1,4 +1,5 @@
-//! What the host adds to a child before it is written: namespace, owner reference, mark, and the hash of all of it.
+//! What the host adds to an object before it is written: namespace; to a child, owner reference and mark; and the hash
+//! of all of it.
 //!
 //! Pure. The completed object, without the hash, is what `diff` later recognises by its hash.
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use super::{Owner, json::canonical, validate::Draft};
+use super::{Owner, json::canonical, shared, validate::Draft, verb::Verb};
 use crate::{
     identity::Resource,
     names::{Digest, ObjectId},
@@ -20,9 +21,10 @@ pub const APPLIED: &str = "reef.dev/applied";
 /// The annotation by which somebody lets a plugin take an object over; its value is the plugin's field manager.
 pub const ADOPT: &str = "reef.dev/adopt";
 
-/// A child as it is to be.
+/// An object as it is to be.
 #[derive(Debug, Clone)]
-pub struct Child {
+pub struct Wanted {
+    pub verb: Verb,
     pub id: ObjectId,
     pub resource: Arc<Resource>,
     /// Whole, as it is sent.
@@ -31,7 +33,7 @@ pub struct Child {
     pub hash: String,
 }
 
-impl Child {
+impl Wanted {
     /// The object without its identity, which no `fieldsV1` lists.
     pub fn without_identity(&self) -> Value {
         let mut object = self.object.clone();
@@ -48,7 +50,7 @@ impl Child {
 }
 
 /// Completes a validated object. `namespace` is empty for a cluster-scoped kind.
-pub fn complete(draft: Draft, resource: Arc<Resource>, namespace: &str, owner: &Owner, mark: &str) -> Child {
+pub fn complete(draft: Draft, resource: Arc<Resource>, namespace: &str, owner: &Owner, mark: &str) -> Wanted {
     let id = ObjectId::new(draft.kind, namespace, &draft.name);
     let mut object = draft.object;
     if id.kind.is_secret() {
@@ -62,21 +64,27 @@ pub fn complete(draft: Draft, resource: Arc<Resource>, namespace: &str, owner: &
         if !namespace.is_empty() {
             metadata.insert("namespace".into(), namespace.into());
         }
-        change(metadata, "labels", |labels| {
-            labels.insert(MARK.into(), mark.into());
-        });
-        metadata.insert("ownerReferences".into(), json!([owner_reference(owner)]));
+        if draft.verb.is_child() {
+            change(metadata, "labels", |labels| {
+                labels.insert(MARK.into(), mark.into());
+            });
+            metadata.insert("ownerReferences".into(), json!([owner_reference(owner)]));
+        }
     });
     let mut object = Value::Object(object);
     let hash: String = Digest::of(canonical(&object).as_bytes()).hex().chars().take(32).collect();
-    if let Some(object) = object.as_object_mut() {
+    let said_in = match draft.verb {
+        Verb::Apply(_) => Some(shared::applied(mark, owner)),
+        verb => verb.is_child().then(|| APPLIED.into()),
+    };
+    if let (Some(object), Some(said_in)) = (object.as_object_mut(), said_in) {
         change(object, "metadata", |metadata| {
             change(metadata, "annotations", |annotations| {
-                annotations.insert(APPLIED.into(), hash.as_str().into());
+                annotations.insert(said_in, hash.as_str().into());
             });
         });
     }
-    Child { id, resource, object, hash }
+    Wanted { verb: draft.verb, id, resource, object, hash }
 }
 
 fn owner_reference(owner: &Owner) -> Value {
@@ -117,10 +125,10 @@ mod tests {
     use super::{super::tests::owner, *};
     use crate::{contract::Write, plan::validate};
 
-    fn child(kind: &str, object: &Value) -> Child {
+    fn child(kind: &str, object: &Value) -> Wanted {
         let resource = Arc::new(super::super::failure::tests::resource(kind, "things"));
         let write = Write { verb: "own".into(), object: object.to_string(), options: "{}".into() };
-        let draft = validate::drafts(&[write], &[kind.parse().unwrap()]).unwrap().remove(0);
+        let draft = validate::drafts(&[write], &super::super::tests::owning(&[kind.parse().unwrap()])).unwrap().remove(0);
         complete(draft, resource, "team-a", &owner(), "hello")
     }
 

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    complete::{ADOPT, APPLIED, Child, MARK},
+    complete::{ADOPT, APPLIED, MARK, Wanted},
     cover,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub enum Step {
     Conflict(String),
 }
 
-pub fn step(child: &Child, live: Option<&Entry>, mine: Mine<'_>) -> Step {
+pub fn step(child: &Wanted, live: Option<&Entry>, mine: Mine<'_>) -> Step {
     let Some(live) = live else { return Step::Create };
     if live.deleting {
         return Step::Wait(format!("{} is being deleted: it is made again when it is gone", child.id));
@@ -54,6 +54,14 @@ pub fn step(child: &Child, live: Option<&Entry>, mine: Mine<'_>) -> Step {
     Step::Change { convert: entry_of(live, mine.manager, Operation::Update).is_some() }
 }
 
+/// For an object that is only to exist: whatever is there is left as it is, unless it is on its way out.
+pub fn existence(wanted: &Wanted, live: Option<&Entry>, mine: Mine<'_>) -> Step {
+    match live {
+        Some(live) if !live.deleting && !is_former(live, mine) => Step::InOrder,
+        _ => step(wanted, live, mine),
+    }
+}
+
 /// Whether an object is this owner's child: by uid and by mark. A mark that was taken off is repaired as long as our
 /// manager's entry is there to prove it.
 fn is_proven(live: &Entry, mine: Mine<'_>) -> bool {
@@ -65,10 +73,9 @@ fn is_proven(live: &Entry, mine: Mine<'_>) -> bool {
         }
 }
 
-fn foreign(child: &Child, live: &Entry, mine: Mine<'_>) -> Step {
+fn foreign(child: &Wanted, live: &Entry, mine: Mine<'_>) -> Step {
     let id = &child.id;
-    let former = |o: &crate::watch::Owner| o.kind.same_group_kind(&mine.owner.kind) && o.name == mine.owner.name;
-    if live.label(MARK) == Some(mine.mark) && live.owners.iter().any(|o| former(o) && *o.uid != *mine.owner_uid) {
+    if is_former(live, mine) {
         return Step::Wait(format!("{id} is left over from an earlier {}: it is made again when it is gone", mine.owner));
     }
     let whose = match live.label(MARK) {
@@ -85,8 +92,16 @@ fn foreign(child: &Child, live: &Entry, mine: Mine<'_>) -> Step {
     ))
 }
 
+/// Whether it was the child of an earlier owner of the same name: the garbage collector is about to take it.
+fn is_former(live: &Entry, mine: Mine<'_>) -> bool {
+    let former = |o: &crate::watch::Owner| o.kind.same_group_kind(&mine.owner.kind) && o.name == mine.owner.name;
+    live.label(MARK) == Some(mine.mark)
+        && !live.is_owned_by(mine.owner_uid)
+        && live.owners.iter().any(|o| former(o) && *o.uid != *mine.owner_uid)
+}
+
 /// After an apply our manager owns exactly the plan. After our create it owns that and the server's defaults.
-fn is_covered(child: &Child, live: &Entry, mine: Mine<'_>) -> bool {
+fn is_covered(child: &Wanted, live: &Entry, mine: Mine<'_>) -> bool {
     let plan = child.without_identity();
     let applied = entry_of(live, mine.manager, Operation::Apply);
     match (applied, entry_of(live, mine.manager, Operation::Update)) {
@@ -100,6 +115,15 @@ fn is_covered(child: &Child, live: &Entry, mine: Mine<'_>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether what this manager applied to a shared object is still what the plan says.
+pub fn is_shared_in_order(wanted: &Wanted, live: &Entry, mark: &str, manager: &str) -> bool {
+    let Some(applied) = entry_of(live, manager, Operation::Apply) else { return false };
+    let plan = wanted.without_identity();
+    live.annotation(mark) == Some(&wanted.hash)
+        && cover::missing(&plan, &applied).is_none()
+        && cover::extra(&plan, &applied).is_none()
 }
 
 fn entry_of(live: &Entry, manager: &str, operation: Operation) -> Option<Value> {
@@ -123,10 +147,11 @@ mod tests {
         Mine { owner: &owner.entry.id, owner_uid: &owner.entry.uid, mark: "hello", manager: "reef:hello" }
     }
 
-    fn child() -> Child {
+    fn child() -> Wanted {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "1"}});
         let write = Write { verb: "own".into(), object: object.to_string(), options: String::new() };
-        let draft = validate::drafts(&[write], &["v1/ConfigMap".parse().unwrap()]).unwrap().remove(0);
+        let draft =
+            validate::drafts(&[write], &super::super::tests::owning(&["v1/ConfigMap".parse().unwrap()])).unwrap().remove(0);
         complete(draft, Arc::new(resource("v1/ConfigMap", "configmaps")), "team-a", &owner(), "hello")
     }
 

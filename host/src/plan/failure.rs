@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{
     contract::Truth,
     identity::{ApiError, Resource, Status},
-    names::Account,
+    names::{Account, PluginId},
 };
 
 /// What is to be done about a failure.
@@ -67,6 +67,22 @@ impl Failed {
     /// What was read is no longer so; the event that says it is on its way.
     pub fn superseded(message: impl Into<String>) -> Self {
         Self::new(Class::Wait, "Superseded", message, Some(SOON), None)
+    }
+
+    /// Somebody keeps changing what is ours.
+    pub fn contested(message: impl Into<String>, pause: Duration) -> Self {
+        Self::new(Class::Terminal, "Contested", message, Some(pause), FALSE)
+    }
+
+    /// Whether it may prune is not known before other objects are planned; then the key is woken.
+    pub fn prune_waits() -> Self {
+        Self::new(Class::Wait, "PruneWaits", "other objects are planned first", Some(RECHECK), None)
+    }
+
+    /// Woken when somebody confirms it.
+    pub fn prune_held(plugin: &PluginId) -> Self {
+        let message = format!("children that are no longer planned are kept: see the condition `Pruned` of Plugin {plugin}");
+        Self::new(Class::Wait, "PruneHeld", message, Some(SLOW), Some(Truth::Unknown))
     }
 
     pub fn not_leading() -> Self {

@@ -58,6 +58,15 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Says what is not done yet although the plan is carried out so far.
+    pub(super) async fn told(&mut self, waits: Failed, reported: &Reported) -> Result<(), Failed> {
+        if let Some(truth) = waits.told {
+            self.tell(reported, truth, &waits.reason, &waits.message).await?;
+            self.events(&reported.events).await;
+        }
+        Ok(())
+    }
+
     /// Says why it failed, where that is worth a word, and what is to be done about it.
     pub(super) async fn fail(&mut self, failed: Failed, reported: &Reported) -> Outcome {
         let told = match failed.told {

@@ -3,30 +3,53 @@
 //! Only what carries both the owner's uid and the plugin's mark is ever deleted, and only that very object: its uid is
 //! the precondition. Nothing is decided from a cache that is not complete.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
-    Run,
-    complete::{Child, MARK},
+    Brake, Run,
+    brake::Ruling,
+    complete::{MARK, Wanted},
     failure::Failed,
     writer::Target,
 };
 use crate::{names::ObjectId, watch::Entry};
 
 impl Run<'_> {
-    pub(super) async fn prune(&mut self, planned: &[Child]) -> Result<(), Failed> {
+    /// Children that are there and not planned. Those of kinds that only a former revision owned are looked for as far as
+    /// they can be read: the Plugin says if they cannot, and when they can, the key is woken.
+    pub(super) fn losses(&mut self, planned: &[Wanted]) -> Result<Vec<Arc<Entry>>, Failed> {
+        let (hub, uid) = (&self.applier.hub, self.owner.entry.uid.clone());
         let mut owned = Vec::new();
-        for (_, scope) in &self.author.owned {
-            let found = self.applier.hub.owned_by(scope, &self.owner.entry.uid);
-            owned.extend(found.map_err(|e| Failed::not_synced(e.to_string()))?);
+        for scope in &self.author.owned {
+            owned.extend(hub.owned_by(scope, &uid).map_err(|e| Failed::not_synced(e.to_string()))?);
+        }
+        for scope in &self.author.former {
+            if hub.owned_by(scope, &uid).is_err() {
+                self.depend(&ObjectId::new(scope.kind.clone(), &scope.namespace, &self.owner.entry.id.name), Vec::new());
+            }
+            owned.extend(hub.owned_by(scope, &uid).unwrap_or_default());
         }
         let mut seen = HashSet::new();
-        for entry in owned.iter().filter(|entry| is_left_over(entry, &self.author.field_manager, planned)) {
-            if seen.insert(entry.uid.clone()) {
-                self.delete(entry).await?;
-            }
+        owned.retain(|entry| is_left_over(entry, &self.author.field_manager, planned) && seen.insert(entry.uid.clone()));
+        Ok(owned)
+    }
+
+    /// Deletes them, unless the revision would do the like to too many objects: then it says what keeps them.
+    pub(super) async fn prune(&mut self, losses: &[Arc<Entry>], brake: &Brake) -> Result<Option<Failed>, Failed> {
+        let mut objects = 0;
+        for scope in &self.author.objects {
+            objects += self.applier.hub.len(scope).map_err(|e| Failed::not_synced(e.to_string()))?;
         }
-        Ok(())
+        match brake.ask(&self.owner.key, !losses.is_empty(), objects, Instant::now()) {
+            _ if losses.is_empty() => {}
+            Ruling::Prune => {}
+            Ruling::Wait => return Ok(Some(Failed::prune_waits())),
+            Ruling::Held => return Ok(Some(Failed::prune_held(&self.author.plugin))),
+        }
+        for entry in losses {
+            self.delete(entry).await?;
+        }
+        Ok(None)
     }
 
     async fn delete(&mut self, entry: &Entry) -> Result<(), Failed> {
@@ -37,7 +60,7 @@ impl Run<'_> {
     }
 }
 
-fn is_left_over(entry: &Entry, mark: &str, planned: &[Child]) -> bool {
+fn is_left_over(entry: &Entry, mark: &str, planned: &[Wanted]) -> bool {
     let same =
         |id: &ObjectId| id.kind.same_group_kind(&entry.id.kind) && id.namespace == entry.id.namespace && id.name == entry.id.name;
     entry.label(MARK) == Some(mark) && !entry.deleting && !planned.iter().any(|child| same(&child.id))

@@ -50,6 +50,10 @@ impl Live {
         self.condition(name).is_some_and(|live| live.get("status") == Some(&status.as_str().into()))
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.condition(name).is_some()
+    }
+
     fn condition(&self, name: &str) -> Option<&Value> {
         self.conditions().iter().find(|live| live.get("type") == Some(&name.into()))
     }

@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 
 use super::{
     Owner,
-    complete::{Child, complete},
+    complete::{Wanted, complete},
     json::is_blank,
+    verb::Verb,
 };
 use crate::{
-    contract::Write,
+    contract::{Write, manifest::Reconciles},
     identity::Resource,
     names::{Kind, ObjectId},
 };
@@ -24,8 +25,6 @@ const MAX_OBJECT: usize = 1_572_864;
 /// All objects of a plan together.
 const MAX_PLAN: usize = 16 * 1_048_576;
 
-const VERBS: [&str; 5] = ["own", "apply", "create", "patch", "delete"];
-const OPTIONS: [&str; 5] = ["keep", "force", "if-version", "subresource", "propagation"];
 const PREFIX: &str = "reef.dev/";
 
 /// Says what is wrong with a plan.
@@ -33,11 +32,12 @@ const PREFIX: &str = "reef.dev/";
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-/// A child as the plugin said it, well-formed but not yet placed.
+/// A write as the plugin said it, well-formed but not yet placed.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Counted from one, as people do.
     number: usize,
+    pub verb: Verb,
     pub kind: Kind,
     pub name: String,
     pub namespace: Option<String>,
@@ -51,7 +51,7 @@ impl Draft {
 }
 
 /// First half: everything that can be told without knowing how the kinds are served.
-pub fn drafts(writes: &[Write], owns: &[Kind]) -> Result<Vec<Draft>, Invalid> {
+pub fn drafts(writes: &[Write], entry: &Reconciles) -> Result<Vec<Draft>, Invalid> {
     if writes.len() > MAX_WRITES {
         return Err(Invalid(format!("the plan has {} writes: at most {MAX_WRITES} are carried out", writes.len())));
     }
@@ -59,34 +59,35 @@ pub fn drafts(writes: &[Write], owns: &[Kind]) -> Result<Vec<Draft>, Invalid> {
     if size > MAX_PLAN {
         return Err(Invalid(format!("the plan's objects have {size} bytes: at most {MAX_PLAN} are carried out")));
     }
-    writes.iter().enumerate().map(|(i, write)| draft(i + 1, write, owns)).collect()
+    writes.iter().enumerate().map(|(i, write)| draft(i + 1, write, entry)).collect()
 }
 
-/// Second half: places and completes the children, now that it is known how their kinds are served.
-pub fn children(
+/// Second half: places and completes what is to be written, now that it is known how the kinds are served.
+pub fn wanted(
     drafts: Vec<Draft>,
     owner: &Owner,
     mark: &str,
     resources: &HashMap<Kind, Arc<Resource>>,
-) -> Result<Vec<Child>, Invalid> {
-    let mut children: Vec<Child> = Vec::with_capacity(drafts.len());
+) -> Result<Vec<Wanted>, Invalid> {
+    let mut all: Vec<Wanted> = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let resource = resources.get(&draft.kind).ok_or_else(|| draft.invalid("the API server serves no such kind"))?;
         let namespace = place(&draft, owner, resource)?;
         if resource.status && draft.object.get("status").is_some_and(|status| !is_blank(status)) {
-            return Err(draft.invalid("`status` is written by whoever reconciles the child: leave it out"));
+            return Err(draft.invalid("`status` is written by whoever reconciles the object: leave it out"));
         }
         let id = ObjectId::new(draft.kind.clone(), &namespace, &draft.name);
-        let same = |c: &Child| c.id.kind.same_group_kind(&id.kind) && c.id.namespace == id.namespace && c.id.name == id.name;
-        if children.iter().any(same) {
+        let same = |c: &Wanted| c.id.kind.same_group_kind(&id.kind) && c.id.namespace == id.namespace && c.id.name == id.name;
+        if all.iter().any(same) {
             return Err(draft.invalid("the plan has this object twice: merge the two writes or rename one"));
         }
-        children.push(complete(draft, resource.clone(), &namespace, owner, mark));
+        all.push(complete(draft, resource.clone(), &namespace, owner, mark));
     }
-    Ok(children)
+    Ok(all)
 }
 
-/// The namespace of a child: the garbage collector follows owner references only within one, or up to the cluster.
+/// The namespace of an object. Of a child it is that of its owner: the garbage collector follows owner references only
+/// within one, or up to the cluster.
 fn place(draft: &Draft, owner: &Owner, resource: &Resource) -> Result<String, Invalid> {
     let own = if owner.resource.namespaced { &owner.entry.id.namespace } else { &owner.key.plugin.namespace };
     let said = draft.namespace.as_deref().filter(|namespace| !namespace.is_empty());
@@ -98,18 +99,18 @@ fn place(draft: &Draft, owner: &Owner, resource: &Resource) -> Result<String, In
         (false, Some(other)) => {
             Err(draft.invalid(format_args!("metadata.namespace is `{other}`: {} has no namespaces, leave it out", draft.kind)))
         }
-        (false, None) if owner.resource.namespaced => Err(draft.invalid(format_args!(
+        (false, None) if owner.resource.namespaced && draft.verb.is_child() => Err(draft.invalid(format_args!(
             "a cluster-scoped object cannot be the child of the namespaced {}: the garbage collector would delete it at \
-             once; own it from a cluster-scoped object",
+             once; own it from a cluster-scoped object, or `apply` it",
             owner.entry.id
         ))),
         (false, None) => Ok(String::new()),
     }
 }
 
-fn draft(number: usize, write: &Write, owns: &[Kind]) -> Result<Draft, Invalid> {
+fn draft(number: usize, write: &Write, entry: &Reconciles) -> Result<Draft, Invalid> {
     let invalid = |said: String| Invalid(format!("write {number}: {said}"));
-    check_verb(&write.verb).map_err(invalid)?;
+    let verb = Verb::parse(&write.verb, &write.options).map_err(invalid)?;
     if write.object.len() > MAX_OBJECT {
         return Err(invalid(format!(
             "its object has {} bytes: an API server stores at most {MAX_OBJECT}; split it into several",
@@ -121,7 +122,7 @@ fn draft(number: usize, write: &Write, owns: &[Kind]) -> Result<Draft, Invalid> 
     let api_version = text(&["apiVersion"])?;
     let kind = text(&["kind"])?;
     if object.get("metadata").and_then(|m| m.get("generateName")).is_some() {
-        return Err(invalid("metadata.generateName is set: a child needs a `metadata.name` that is the same each time".into()));
+        return Err(invalid("metadata.generateName is set: an object needs a `metadata.name` that is the same each time".into()));
     }
     let name = text(&["metadata", "name"])?;
     let kind: Kind = format!("{api_version}/{kind}").parse().map_err(|e| invalid(format!("{e}")))?;
@@ -130,22 +131,13 @@ fn draft(number: usize, write: &Write, owns: &[Kind]) -> Result<Draft, Invalid> 
         Some(Value::String(namespace)) => Some(namespace.clone()),
         Some(other) => return Err(invalid(format!("metadata.namespace is `{other}`: write a string or leave it out"))),
     };
-    let draft = Draft { number, kind, name, namespace, object };
-    check(&draft, write, owns).map_err(|said| draft.invalid(said))?;
+    let draft = Draft { number, verb, kind, name, namespace, object };
+    check(&draft, entry).map_err(|said| draft.invalid(said))?;
     Ok(draft)
 }
 
-fn check_verb(verb: &str) -> Result<(), String> {
-    match verb {
-        "own" => Ok(()),
-        verb if VERBS.contains(&verb) => Err(format!("verb `{verb}` is not offered by this host yet")),
-        verb => Err(format!("verb `{verb}` is unknown: use one of {}", VERBS.join(", "))),
-    }
-}
-
-fn check(draft: &Draft, write: &Write, owns: &[Kind]) -> Result<(), String> {
-    check_options(&write.verb, &write.options)?;
-    check_kind(&draft.kind, owns)?;
+fn check(draft: &Draft, entry: &Reconciles) -> Result<(), String> {
+    draft.verb.check_kind(&draft.kind, entry)?;
     check_name(&draft.kind, &draft.name)?;
     if let Some(Value::Object(metadata)) = draft.object.get("metadata") {
         check_metadata(metadata)?;
@@ -154,28 +146,6 @@ fn check(draft: &Draft, write: &Write, owns: &[Kind]) -> Result<(), String> {
         check_string_data(draft.object.get("stringData"))?;
     }
     Ok(())
-}
-
-fn check_options(verb: &str, options: &str) -> Result<(), String> {
-    let options =
-        if options.trim().is_empty() { Map::new() } else { parse_object(options).map_err(|e| format!("options {e}"))? };
-    match options.keys().next() {
-        None => Ok(()),
-        Some(option) if OPTIONS.contains(&option.as_str()) => {
-            Err(format!("option `{option}` of verb `{verb}` is not offered by this host yet"))
-        }
-        Some(option) => Err(format!("option `{option}` is unknown: the options are {}", OPTIONS.join(", "))),
-    }
-}
-
-fn check_kind(kind: &Kind, owns: &[Kind]) -> Result<(), String> {
-    if owns.contains(kind) {
-        return Ok(());
-    }
-    match owns.iter().find(|owned| owned.same_group_kind(kind)) {
-        Some(other) => Err(format!("its manifest owns {other}, another version: use the same in both places")),
-        None => Err(format!("its manifest does not own {kind}: add `owns: [\"{kind}\"]` to its `plugin!` line")),
-    }
 }
 
 fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
@@ -212,7 +182,7 @@ fn check_metadata(metadata: &Map<String, Value>) -> Result<(), String> {
             }
             _ => {
                 return Err(format!(
-                    "metadata.{field} is set: a child's metadata has name, namespace, labels, annotations and finalizers"
+                    "metadata.{field} is set: an object's metadata has name, namespace, labels, annotations and finalizers"
                 ));
             }
         }
@@ -282,8 +252,6 @@ fn name_of(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::{
@@ -307,8 +275,10 @@ mod tests {
             resource.status = &*kind.kind != "ConfigMap";
             resources.insert(kind, Arc::new(resource));
         }
-        match drafts(writes, &owns()).and_then(|drafts| children(drafts, &owner(), "hello", &resources)) {
-            Ok(children) => panic!("this must be refused: {children:?}"),
+        match drafts(writes, &super::super::tests::owning(&owns()))
+            .and_then(|drafts| wanted(drafts, &owner(), "hello", &resources))
+        {
+            Ok(wanted) => panic!("this must be refused: {wanted:?}"),
             Err(invalid) => invalid.to_string(),
         }
     }
@@ -365,19 +335,6 @@ mod tests {
     }
 
     #[test]
-    fn verbs_and_options_that_are_not_offered_are_named() {
-        let with = |verb: &str, options: &str| {
-            let mut write = config(json!({"name": "a"}));
-            (write.verb, write.options) = (verb.into(), options.into());
-            refusal(&[write])
-        };
-        assert!(with("patch", "{}").ends_with("verb `patch` is not offered by this host yet"));
-        assert!(with("adopt", "{}").contains("verb `adopt` is unknown"));
-        assert!(with("own", r#"{"keep":true}"#).contains("option `keep` of verb `own` is not offered by this host yet"));
-        assert!(with("own", r#"{"kep":true}"#).contains("option `kep` is unknown"));
-    }
-
-    #[test]
     fn the_same_object_twice_is_refused_even_across_versions() {
         let write = config(json!({"name": "a"}));
         assert!(refusal(&[write.clone(), write]).contains("write 2 (v1/ConfigMap `a`): the plan has this object twice"));
@@ -389,19 +346,5 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y".repeat(MAX_OBJECT)}});
         assert!(refusal(&[own(&big.to_string())]).contains("stores at most"));
         assert!(refusal(&vec![config(json!({"name": "a"})); MAX_WRITES + 1]).contains("at most 500"));
-    }
-
-    #[test]
-    fn the_published_schema_has_the_same_verbs_and_options() {
-        let schema: Value = serde_json::from_str(include_str!("../../../wit/options.schema.json")).unwrap();
-        let (mut verbs, mut options) = (BTreeSet::new(), BTreeSet::new());
-        for definition in schema["$defs"].as_object().unwrap().values() {
-            if let Some(verb) = definition["properties"]["verb"]["const"].as_str() {
-                verbs.insert(verb);
-                options.extend(definition["properties"]["options"]["properties"].as_object().unwrap().keys().map(String::as_str));
-            }
-        }
-        assert_eq!(verbs, BTreeSet::from(VERBS));
-        assert_eq!(options, BTreeSet::from(OPTIONS));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Applier, Author, Pass,
     failure::{Doing, Failed},
+    verb::Conflicts,
 };
 use crate::{
     identity::{Actor, ApiError, Lane, Resource},
@@ -60,6 +61,14 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Field and message of each cause that the API server gives.
+    pub fn causes(&self) -> &[(String, String)] {
+        match self.error.as_deref() {
+            Some(ApiError::Refused(status)) => &status.causes,
+            _ => &[],
+        }
+    }
+
     pub fn is(&self, what: impl Fn(&ApiError) -> bool) -> bool {
         self.error.as_deref().is_some_and(what)
     }
@@ -96,6 +105,20 @@ impl<'a> Writer<'a> {
     pub async fn apply(&mut self, target: Target<'_>, object: &Value) -> Result<Entry, Refusal> {
         let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
         let uri = format!("{path}?fieldManager={}&force=true&fieldValidation=Strict", escape(&self.manager));
+        self.write(target, "patch", request(Method::PATCH, &uri, APPLY, object)).await
+    }
+
+    /// Server-side apply by a manager of its own, beside others.
+    pub async fn share(
+        &mut self,
+        target: Target<'_>,
+        manager: &str,
+        object: &Value,
+        conflicts: Conflicts,
+    ) -> Result<Entry, Refusal> {
+        let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
+        let force = conflicts == Conflicts::Forced;
+        let uri = format!("{path}?fieldManager={}&force={force}&fieldValidation=Strict", escape(manager));
         self.write(target, "patch", request(Method::PATCH, &uri, APPLY, object)).await
     }
 
@@ -211,13 +234,13 @@ fn parsed(answer: &[u8], target: Target<'_>) -> Result<Entry, Refusal> {
     })
 }
 
-/// Managers are `reef:`, a DNS label, and at most another colon.
+/// Managers are `reef:`, a DNS label, and what can stand in a path.
 fn escape(manager: &str) -> String {
-    manager.replace(':', "%3A")
+    manager.replace(':', "%3A").replace('/', "%2F")
 }
 
 /// Who wrote what, as far as finding our own entries needs it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct ManagedEntry {
     #[serde(default)]
     pub manager: String,
@@ -225,6 +248,11 @@ pub(super) struct ManagedEntry {
     pub operation: String,
     #[serde(default)]
     pub subresource: String,
+    /// RFC 3339.
+    #[serde(default)]
+    pub time: String,
+    #[serde(default, rename = "fieldsV1")]
+    pub fields: Value,
 }
 
 /// All entries of `metadata.managedFields`, in their order.

@@ -277,6 +277,14 @@ impl Registry {
         self.read(scope, |_, state| Ok(state.replica.store().owned_by(uid)))
     }
 
+    pub fn count(&self, scope: &Scope, like: impl Fn(&Entry) -> bool) -> Result<usize, NotSynced> {
+        self.read(scope, |_, state| Ok(state.replica.store().entries().filter(|entry| like(entry)).count()))
+    }
+
+    pub fn len(&self, scope: &Scope) -> Result<usize, NotSynced> {
+        self.read(scope, |_, state| Ok(state.replica.store().len()))
+    }
+
     fn read<T>(&self, scope: &Scope, answer: impl FnOnce(&Watch, &State) -> Result<T, NotSynced>) -> Result<T, NotSynced> {
         let Some(watch) = self.watches.read().get(scope).cloned() else {
             return Err(not_synced(scope, "nobody has subscribed to it".into()));

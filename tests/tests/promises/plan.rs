@@ -11,6 +11,13 @@ use serde_json::{Value, json};
 
 use crate::probe;
 
+mod fights;
+mod kinds;
+mod revisions;
+mod shared;
+mod steady;
+mod writer;
+
 /// What Reef has written of a ConfigMap since the scene began, refused or not.
 fn writes_of(scene: &Scene<'_>, name: &str) -> Result<Vec<Request>> {
     let mut all = scene.world.audit.all()?;

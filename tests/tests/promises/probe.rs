@@ -20,24 +20,34 @@ pub async fn install(scene: &Scene<'_>) -> Result<()> {
 
 /// Installs one of the guests that reconcile `Probe`, under its own name and as a ServiceAccount of that name.
 pub async fn install_as(scene: &Scene<'_>, guest: &str) -> Result<()> {
-    scene.world.apply_file("", &paths::checkout().join("tests/guests/probe-crd.yaml")).await?;
-    let served = || async { scene.cluster().list(PROBE, &scene.namespace).await.is_ok() };
-    until("the API server serves Probes", served).await?;
-    let account = std::fs::read_to_string(paths::checkout().join("tests/guests/probe-rbac.yaml"))?;
-    let account = account
-        .replace("name: probe\n", &format!("name: {guest}\n"))
-        .replace("name: probe }", &format!("name: {guest} }}"))
-        .replace("[probe]", &format!("[{guest}]"))
-        .replace("reef-lend-probe", &format!("reef-lend-{guest}"));
-    scene.apply(&account).await?;
-    let component = paths::component(guest)?;
-    let bytes = std::fs::read(&component).with_context(|| format!("cannot read {}", component.display()))?;
-    scene.place(&format!("{guest}.wasm"), &bytes)?;
+    stage(scene, guest).await?;
+    place(scene, guest, guest)?;
     let plugin = json!({
         "apiVersion": "reef.dev/v1alpha1", "kind": "Plugin", "metadata": { "name": guest },
         "spec": { "className": scene.namespace, "source": { "file": format!("{guest}.wasm") } },
     });
     scene.cluster().apply_object(&scene.namespace, &plugin).await.map(drop)
+}
+
+/// Everything that a guest needs beside component and Plugin: the kind `Probe`, and its account.
+pub async fn stage(scene: &Scene<'_>, account: &str) -> Result<()> {
+    scene.world.apply_file("", &paths::checkout().join("tests/guests/probe-crd.yaml")).await?;
+    let served = || async { scene.cluster().list(PROBE, &scene.namespace).await.is_ok() };
+    until("the API server serves Probes", served).await?;
+    let yaml = std::fs::read_to_string(paths::checkout().join("tests/guests/probe-rbac.yaml"))?;
+    let yaml = yaml
+        .replace("name: probe\n", &format!("name: {account}\n"))
+        .replace("name: probe }", &format!("name: {account} }}"))
+        .replace("[probe]", &format!("[{account}]"))
+        .replace("reef-lend-probe", &format!("reef-lend-{account}"));
+    scene.apply(&yaml).await
+}
+
+/// Puts a guest where the Plugin of this name looks for its component.
+pub fn place(scene: &Scene<'_>, plugin: &str, guest: &str) -> Result<()> {
+    let component = paths::component(guest)?;
+    let bytes = std::fs::read(&component).with_context(|| format!("cannot read {}", component.display()))?;
+    scene.place(&format!("{plugin}.wasm"), &bytes)
 }
 
 /// The plugin runs.
