@@ -137,7 +137,8 @@ fn copy_checkout(to: &Path) -> Result<()> {
 fn git_apply(dir: &Path, patch: &Path, flags: &[&str]) -> Result<()> {
     // A directory that is no repository: git then takes the patch as it is.
     let mut git = Command::new("git");
-    git.args(["apply", "--whitespace=nowarn"]).args(flags).arg(patch).current_dir(dir).env("GIT_CEILING_DIRECTORIES", "/");
+    // One line of context is enough to find the place, and survives changes nearby.
+    git.args(["apply", "--whitespace=nowarn", "-C1"]).args(flags).arg(patch).current_dir(dir).env("GIT_CEILING_DIRECTORIES", "/");
     output(&mut git).map(drop)
 }
 
