@@ -38,6 +38,9 @@ pub enum Actor {
 /// Told of every answer: the method, and the code unless there was no answer.
 pub type Observe = Arc<dyn Fn(&Method, Option<u16>) + Send + Sync>;
 
+/// Told of every request for a plugin that failed.
+pub type ObserveFailure = Arc<dyn Fn(&PluginId, &ApiError) + Send + Sync>;
+
 #[derive(Clone)]
 pub struct ApiOptions {
     /// How long one request may take; for a watch, how long its first byte may take.
@@ -51,6 +54,7 @@ pub struct ApiOptions {
     /// First part of the User-Agent.
     pub user_agent: String,
     pub observe: Option<Observe>,
+    pub observe_failure: Option<ObserveFailure>,
 }
 
 impl Default for ApiOptions {
@@ -62,6 +66,7 @@ impl Default for ApiOptions {
             ping: Duration::from_secs(5),
             user_agent: concat!("reef/", env!("CARGO_PKG_VERSION")).into(),
             observe: None,
+            observe_failure: None,
         }
     }
 }
@@ -187,6 +192,12 @@ impl Inner {
                     if tries == 0 {
                         return Err(error);
                     }
+                }
+                Err(error) => {
+                    if let (Actor::Plugin { plugin, .. }, Some(observe)) = (actor, &self.options.observe_failure) {
+                        observe(plugin, &error);
+                    }
+                    return Err(error);
                 }
                 answer => return answer,
             }
