@@ -184,7 +184,7 @@ fn backoff_doubles_and_events_do_not_inflate_it_and_success_resets_it() {
         probe::until("it has failed once more by itself", async || gaps(&host).len() > before).await?;
         let gap = gaps(&host)[before];
         ensure!(is_about(gap, 3.2), "after five failures and three edits the next try came after {gap} s, not about 3.2 s");
-        probe::set(scene, "a", json!({})).await?;
+        probe::set(scene, "a", json!({ "text": "well" })).await?;
         probe::reconciled(scene, "a").await?;
         let before = gaps(&host).len();
         probe::set(scene, "a", failing("again")).await?;
