@@ -20,7 +20,7 @@ use serde::Deserialize;
 pub use discovery::Resource;
 pub use error::{ApiError, Status};
 pub use review::Access;
-pub use transport::{Lane, Lines};
+pub use transport::{Body, Connection, Lane, Lines, Open};
 
 use crate::names::{Account, Cluster, Kind, PluginId};
 
@@ -95,7 +95,16 @@ impl Api {
     /// Prepares the connections and asks once who the host is. Fails when the configuration cannot be used
     /// (`Misconfigured`) or the API server does not answer (`Unreachable`: worth another try).
     pub async fn connect(config: kube::Config, options: ApiOptions) -> Result<Self, ApiError> {
-        let transport = transport::Transport::new(&config, &options)?;
+        Self::new(transport::Transport::new(&config, &options)?, options).await
+    }
+
+    /// As [`Api::connect`], over connections that somebody else opens: `host` with the host's own credentials, `tenants`
+    /// without any, for requests that bring their token.
+    pub async fn over(host: Open, tenants: Open, options: ApiOptions) -> Result<Self, ApiError> {
+        Self::new(transport::Transport::over(&host, &tenants, &options)?, options).await
+    }
+
+    async fn new(transport: transport::Transport, options: ApiOptions) -> Result<Self, ApiError> {
         let mut inner = Inner {
             cluster: Cluster::local(),
             tokens: token::Tokens::default(),
