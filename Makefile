@@ -48,6 +48,10 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
 	@$(TESTBED)/reef-testbed tools
 
+.PHONY: bench
+bench: ## Measure: bytes per key in the queue, keys per second
+	cargo bench --profile dev --locked --bench queue
+
 .PHONY: author
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
 	tests/scripts/author.sh --cluster

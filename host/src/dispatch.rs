@@ -21,22 +21,22 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{failing::Failures, live::Live};
 use crate::{
-    catalog::Catalog,
-    identity::Api,
+    catalog::{Catalog, crd::Failing},
+    identity::{Api, ApiError},
     leader::Leader,
     metrics::Metrics,
-    names::Key,
+    names::{Key, PluginId},
     plan::Applier,
-    queue::{Job, Priority, Queue, Verdict},
+    queue::{Job, Priority, Pushback, Queue, Ran, Slowed, Verdict},
     sandbox::Sandbox,
     watch::{Hub, Reason},
 };
@@ -90,22 +90,48 @@ pub struct Work {
     metrics: Metrics,
     bell: Notify,
     in_flight: AtomicUsize,
+    /// Plugins that were slowed down, and whose stewards were not told yet.
+    slowed_news: Mutex<Vec<PluginId>>,
 }
 
 impl Work {
     pub fn new(queue: Queue, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(queue), metrics, bell: Notify::new(), in_flight: AtomicUsize::new(0) })
+        Arc::new(Self {
+            queue: Mutex::new(queue),
+            metrics,
+            bell: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            slowed_news: Mutex::default(),
+        })
     }
 
     /// What the hub calls.
     pub fn wake(&self, key: Key, reason: Reason) {
         let priority = match reason {
-            Reason::Changed | Reason::Child | Reason::Dependency => Priority::Event,
+            Reason::Changed => Priority::Edit,
+            Reason::Child | Reason::Dependency => Priority::Dependency,
             Reason::Initial | Reason::Relist => Priority::Background,
         };
         self.metrics.queue_adds.with_label_values(&[&key.plugin.to_string()]).inc();
-        self.queue.lock().add(key, priority, Instant::now());
+        self.queue.lock().add(key, priority, now());
         self.bell.notify_one();
+    }
+
+    /// A request for a plugin found an API server that has too much to do, or none.
+    pub fn pushed_back(&self, plugin: &PluginId, error: &ApiError) {
+        let Some(retry_after) = error.pushback() else { return };
+        self.metrics.pushbacks.with_label_values(&[&plugin.to_string()]).inc();
+        let pushback = Pushback { retry_after, said: error.to_string().into() };
+        if self.queue.lock().pushed_back(plugin, pushback, now()) {
+            self.slowed_news.lock().push(plugin.clone());
+            tracing::warn!(%plugin, %error, "slowed down: the API server turns its requests away");
+        }
+        self.bell.notify_one();
+    }
+
+    /// How far a plugin is slowed down because of that.
+    pub fn slowed(&self, plugin: &PluginId) -> Option<Slowed> {
+        self.queue.lock().slowed(plugin, now())
     }
 
     /// Reconciles that run now.
@@ -129,6 +155,12 @@ impl Shared {
         self.state.unsettled.fetch_add(1, Ordering::AcqRel);
         Unsettled(self.clone())
     }
+
+    /// Which objects of a plugin fail, and which are slowed down.
+    fn failing(&self, plugin: &PluginId) -> Option<Failing> {
+        let braked = self.work.queue.lock().braked(plugin, now());
+        failing::with_braked(self.state.failures.of(plugin), &braked)
+    }
 }
 
 /// A change of a `Plugin` that no steward has looked at yet, until dropped.
@@ -144,13 +176,16 @@ impl Drop for Unsettled {
 struct Taken {
     shared: Arc<Shared>,
     job: Job,
-    verdict: Verdict,
+    ran: Ran,
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         let work = &self.shared.work;
-        work.queue.lock().done(&self.job.key, self.verdict, Instant::now());
+        let news = work.queue.lock().done(&self.job.key, self.ran, now());
+        if news {
+            self.shared.state.failures.nudge(&self.job.key.plugin);
+        }
         work.in_flight.fetch_sub(1, Ordering::AcqRel);
         work.bell.notify_one();
     }
@@ -161,10 +196,13 @@ pub async fn dispatch(shared: Arc<Shared>, stop: CancellationToken) {
     let stewards = tokio::spawn(stewards::run(shared.clone(), stop.clone()));
     let mut leading = shared.leader.changed();
     while !stop.is_cancelled() {
+        for plugin in shared.work.slowed_news.lock().drain(..) {
+            shared.state.failures.nudge(&plugin);
+        }
         if leading.borrow_and_update().is_some() {
             hand_out(&shared);
         }
-        let timer = shared.work.queue.lock().next_timer();
+        let timer = shared.work.queue.lock().next_timer(now());
         tokio::select! {
             () = stop.cancelled() => break,
             () = shared.work.bell.notified() => {}
@@ -176,7 +214,12 @@ pub async fn dispatch(shared: Arc<Shared>, stop: CancellationToken) {
     let _ = stewards.await;
 }
 
-async fn sleep_until(timer: Option<Instant>) {
+/// The runtime's clock, which tests may stop.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn sleep_until(timer: Option<std::time::Instant>) {
     match timer {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
@@ -184,13 +227,14 @@ async fn sleep_until(timer: Option<Instant>) {
 }
 
 fn hand_out(shared: &Arc<Shared>) {
-    while shared.work.in_flight() < shared.options.max_in_flight {
-        let Some(jobs) = shared.work.queue.lock().pop(Instant::now()) else { break };
+    loop {
+        let room = shared.options.max_in_flight.saturating_sub(shared.work.in_flight());
+        let Some(jobs) = shared.work.queue.lock().pop(now(), room) else { break };
         for job in jobs {
             shared.work.in_flight.fetch_add(1, Ordering::AcqRel);
-            let mut taken = Taken { shared: shared.clone(), job, verdict: Verdict::Retry(None) };
+            let mut taken = Taken { shared: shared.clone(), job, ran: Verdict::Retry(None).into() };
             tokio::spawn(async move {
-                taken.verdict = run::run(&taken.shared, &taken.job).await;
+                taken.ran = run::run(&taken.shared, &taken.job).await;
                 drop(taken);
             });
         }
@@ -211,14 +255,18 @@ pub async fn drained(work: &Work, timeout: Duration) -> bool {
 pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
     metrics.leading.with_label_values(&[lease]).set(shared.leader.gate().is_ok().into());
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    for load in shared.work.queue.lock().load() {
+    let (queue, now) = (shared.work.queue.lock(), now());
+    for load in queue.load() {
         let plugin = load.plugin.to_string();
         metrics.queue_depth.with_label_values(&[&plugin]).set(gauge(load.waiting));
         metrics.active_workers.with_label_values(&[&plugin]).set(gauge(load.running));
         metrics.max_concurrent.with_label_values(&[&plugin]).set(gauge(load.concurrency));
+        metrics.slowed.with_label_values(&[&plugin]).set(queue.slowed(load.plugin, now).is_some().into());
+        metrics.braked.with_label_values(&[&plugin]).set(gauge(queue.braked(load.plugin, now).len()));
         let failing = shared.state.failures.of(load.plugin).map_or(0, |failing| failing.count);
         metrics.failing.with_label_values(&[&plugin]).set(failing.into());
     }
+    drop(queue);
     // What nobody looks at any more has no series.
     for gauges in [&metrics.scope_objects, &metrics.scope_bytes, &metrics.quarantined, &metrics.scope_synced] {
         gauges.reset();

@@ -20,7 +20,7 @@ use serde::Deserialize;
 pub use discovery::Resource;
 pub use error::{ApiError, Status};
 pub use review::Access;
-pub use transport::{Lane, Lines};
+pub use transport::{Body, Connection, Lane, Lines, Open};
 
 use crate::names::{Account, Cluster, Kind, PluginId};
 
@@ -38,6 +38,9 @@ pub enum Actor {
 /// Told of every answer: the method, and the code unless there was no answer.
 pub type Observe = Arc<dyn Fn(&Method, Option<u16>) + Send + Sync>;
 
+/// Told of every request for a plugin that failed.
+pub type ObserveFailure = Arc<dyn Fn(&PluginId, &ApiError) + Send + Sync>;
+
 #[derive(Clone)]
 pub struct ApiOptions {
     /// How long one request may take; for a watch, how long its first byte may take.
@@ -51,6 +54,7 @@ pub struct ApiOptions {
     /// First part of the User-Agent.
     pub user_agent: String,
     pub observe: Option<Observe>,
+    pub observe_failure: Option<ObserveFailure>,
 }
 
 impl Default for ApiOptions {
@@ -62,6 +66,7 @@ impl Default for ApiOptions {
             ping: Duration::from_secs(5),
             user_agent: concat!("reef/", env!("CARGO_PKG_VERSION")).into(),
             observe: None,
+            observe_failure: None,
         }
     }
 }
@@ -90,7 +95,16 @@ impl Api {
     /// Prepares the connections and asks once who the host is. Fails when the configuration cannot be used
     /// (`Misconfigured`) or the API server does not answer (`Unreachable`: worth another try).
     pub async fn connect(config: kube::Config, options: ApiOptions) -> Result<Self, ApiError> {
-        let transport = transport::Transport::new(&config, &options)?;
+        Self::new(transport::Transport::new(&config, &options)?, options).await
+    }
+
+    /// As [`Api::connect`], over connections that somebody else opens: `host` with the host's own credentials, `tenants`
+    /// without any, for requests that bring their token.
+    pub async fn over(host: Open, tenants: Open, options: ApiOptions) -> Result<Self, ApiError> {
+        Self::new(transport::Transport::over(&host, &tenants, &options)?, options).await
+    }
+
+    async fn new(transport: transport::Transport, options: ApiOptions) -> Result<Self, ApiError> {
         let mut inner = Inner {
             cluster: Cluster::local(),
             tokens: token::Tokens::default(),
@@ -187,6 +201,12 @@ impl Inner {
                     if tries == 0 {
                         return Err(error);
                     }
+                }
+                Err(error) => {
+                    if let (Actor::Plugin { plugin, .. }, Some(observe)) = (actor, &self.options.observe_failure) {
+                        observe(plugin, &error);
+                    }
+                    return Err(error);
                 }
                 answer => return answer,
             }

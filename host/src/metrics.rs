@@ -83,6 +83,12 @@ table! {
         "1; the version that runs is in the label.";
     failing: IntGaugeVec, "reef_plugin_failing_objects", ["controller"],
         "Objects of a plugin whose last reconcile failed.";
+    braked: IntGaugeVec, "reef_plugin_braked_objects", ["controller"],
+        "Objects of a plugin that run more seldom than they are woken, because they write again and again.";
+    slowed: IntGaugeVec, "reef_plugin_slowed", ["controller"],
+        "1 while a plugin runs slower because the API server turns its requests away, else 0.";
+    pushbacks: IntCounterVec, "reef_pushbacks_total", ["controller"],
+        "Requests made for a plugin that the API server turned away or failed: 429, 5xx, no answer.";
     writes: IntCounterVec, "reef_writes_total", ["controller"],
         "Requests made for a plugin to write something, accepted or not.";
     ended: IntCounterVec, "reef_sandbox_ended_total", ["controller", "reason"],

@@ -64,8 +64,8 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
     metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let sandbox = Sandbox::new(sandbox_options(&config)?)?;
-    let api = connect(&config, &metrics).await?;
     let work = Work::new(Queue::new(Backoff::default(), getrandom::u64().unwrap_or(1)), metrics.clone());
+    let api = connect(&config, &metrics, &work).await?;
     let hub = Hub::new(api.clone(), waker(&work), HubOptions::default());
     let leader = Leader::run(api.clone(), leader_options(&config))?;
     let applier = Applier::new(api.clone(), hub.clone(), gate(&leader));
@@ -125,13 +125,17 @@ fn gate(leader: &Leader) -> Gate {
 }
 
 /// A pod often starts before its network: an API server that does not answer is asked again for a while.
-async fn connect(config: &HostConfig, metrics: &Metrics) -> anyhow::Result<Api> {
+async fn connect(config: &HostConfig, metrics: &Metrics, work: &Arc<Work>) -> anyhow::Result<Api> {
     let kube = kube_config(config).await?;
     let server = kube.cluster_url.host().unwrap_or_default().to_owned();
     let options = ApiOptions {
         deadline: config.request_timeout.0,
         recheck: config.recheck_period.0,
         observe: Some(Arc::new(metrics.request_observer(&server))),
+        observe_failure: Some(Arc::new({
+            let work = work.clone();
+            move |plugin, error| work.pushed_back(plugin, error)
+        })),
         ..ApiOptions::default()
     };
     let began = tokio::time::Instant::now();

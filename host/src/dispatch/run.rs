@@ -1,10 +1,12 @@
 //! One reconcile: object bytes from the store, one call in the sandbox, the plan carried out, a verdict for the queue.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
@@ -16,11 +18,11 @@ use super::{
 use crate::{
     capability::Grant,
     catalog::Running,
-    contract::{FailureKind, Report, Request, manifest::Reconciles},
+    contract::{FailureKind, Plan, Report, Request, manifest::Reconciles},
     metrics::Metrics,
     names::{Account, Kind},
     plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
-    queue::{Job, Verdict},
+    queue::{Job, Ran, Verdict},
     sandbox::{Call, Ended, Limits},
     watch::Entry,
 };
@@ -38,7 +40,7 @@ struct Run<'a> {
 }
 
 /// Runs a key that was handed out.
-pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Verdict {
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Ran {
     let key = &job.key;
     let seed = shared.seed();
     let span = tracing::info_span!(
@@ -51,12 +53,30 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Verdict {
     );
     let started = Instant::now();
     let plugin = key.plugin.to_string();
-    shared.metrics.queue_seconds.with_label_values(&[&plugin]).observe((started - job.ready_since).as_secs_f64());
-    let (verdict, writes) = reconcile(shared, job, seed).instrument(span.clone()).await;
+    shared
+        .metrics
+        .queue_seconds
+        .with_label_values(&[&plugin])
+        .observe((started - Instant::from_std(job.ready_since)).as_secs_f64());
+    let Done { verdict, writes, wrote } = reconcile(shared, job, seed).instrument(span.clone()).await;
     count(&shared.metrics, &plugin, verdict, writes, started.elapsed());
     let took = started.elapsed().as_millis();
     tracing::debug!(parent: &span, verdict = label(verdict), writes, milliseconds = took as u64, "reconciled");
-    verdict
+    Ran { verdict, wrote }
+}
+
+/// How a run ended.
+struct Done {
+    verdict: Verdict,
+    writes: u32,
+    /// If there were writes: a hash of the plan, or of why there is none.
+    wrote: Option<u64>,
+}
+
+impl From<Verdict> for Done {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, writes: 0, wrote: None }
+    }
 }
 
 fn count(metrics: &Metrics, plugin: &str, verdict: Verdict, writes: u32, took: Duration) {
@@ -83,58 +103,58 @@ fn label(verdict: Verdict) -> &'static str {
     }
 }
 
-async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> (Verdict, u32) {
+async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> Done {
     let key = &job.key;
-    let Some(running) = shared.state.catalog.get(&key.plugin) else { return (Verdict::Done, 0) };
+    let Some(running) = shared.state.catalog.get(&key.plugin) else { return Verdict::Done.into() };
     let running_manifest = running.clone();
-    let Some(entry) = running_manifest.revision.manifest.entry(&key.object.kind) else { return (Verdict::Done, 0) };
+    let Some(entry) = running_manifest.revision.manifest.entry(&key.object.kind) else { return Verdict::Done.into() };
     // The term is asked for before the object is read: a plan never outlives the term that its object was read in.
-    let Ok(term) = shared.leader.gate() else { return (Verdict::Repeat(AGAIN), 0) };
+    let Ok(term) = shared.leader.gate() else { return Verdict::Repeat(AGAIN).into() };
     let live = running.loaded.clone();
     if !live.is_announced() {
-        return (Verdict::Repeat(AGAIN), 0);
+        return Verdict::Repeat(AGAIN).into();
     }
     let scope = live.scope(&key.object.kind);
     let object = match shared.hub.get(&scope, &key.object.namespace, &key.object.name) {
-        Err(_) => return (Verdict::Repeat(AGAIN), 0),
+        Err(_) => return Verdict::Repeat(AGAIN).into(),
         Ok(None) => return gone(shared, job, &live),
         Ok(Some(object)) => object,
     };
-    let Ok(resource) = shared.api.resource(&key.object.kind).await else { return (Verdict::Repeat(AGAIN), 0) };
+    let Ok(resource) = shared.api.resource(&key.object.kind).await else { return Verdict::Repeat(AGAIN).into() };
     // The copy is shared: that it is there says nothing about who may see it.
     let access = access(&resource, "get", "", &key.object.namespace, Some(&key.object.name));
     match shared.api.can(&running.revision.account, &access).await {
         Ok(true) => {}
         Ok(false) => return not_allowed(shared, job, &running.revision.account),
         Err(error) if error.is_forbidden() => return not_allowed(shared, job, &running.revision.account),
-        Err(_) => return (Verdict::Repeat(AGAIN), 0),
+        Err(_) => return Verdict::Repeat(AGAIN).into(),
     }
     let owner = Owner { key: key.clone(), entry: object, resource, scope, pass: Pass(term.0) };
     Run { shared, job, running, live, entry }.go(owner, seed).await
 }
 
 /// Nothing is left to reconcile; children go by garbage collection.
-fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> (Verdict, u32) {
+fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> Done {
     live.brake.forget(&job.key.object);
     shared.hub.forget(&job.key);
     shared.state.failures.clear(&job.key);
-    (Verdict::Done, 0)
+    Verdict::Done.into()
 }
 
 /// The account lost the right to see the object: nothing of it reaches the plugin.
-fn not_allowed(shared: &Shared, job: &Job, account: &Account) -> (Verdict, u32) {
+fn not_allowed(shared: &Shared, job: &Job, account: &Account) -> Done {
     let message = format!("ServiceAccount {account} may not get this object: add the rule to its Role");
     shared.state.failures.put(&job.key, "Forbidden", &message);
-    (Verdict::Wait(shared.options.recheck), 0)
+    Verdict::Wait(shared.options.recheck).into()
 }
 
 impl Run<'_> {
-    async fn go(&self, owner: Owner, seed: u64) -> (Verdict, u32) {
+    async fn go(&self, owner: Owner, seed: u64) -> Done {
         let held = owner.entry.has_finalizer(&plan::finalizer(&self.running.revision.field_manager));
         let author = self.author();
         if owner.entry.deleting && !(self.entry.cleanup && held) {
             return if held {
-                self.settle(self.shared.applier.release(&author, &owner).await)
+                self.settle(self.shared.applier.release(&author, &owner).await, || 0)
             } else {
                 gone(self.shared, self.job, &self.live)
             };
@@ -144,12 +164,19 @@ impl Run<'_> {
         self.shared.hub.set_reads(&self.job.key, outcome.reads);
         let applier = &self.shared.applier;
         match outcome.result {
-            Ok(plan) => self.settle(applier.apply(&author, &owner, &plan, outcome.read_failed, &self.live.brake).await),
+            Ok(plan) => {
+                let applied = applier.apply(&author, &owner, &plan, outcome.read_failed, &self.live.brake).await;
+                self.settle(applied, || fingerprint(&Plan { after: None, ..plan }))
+            }
             Err(Ended::NotSynced(kind)) => {
                 tracing::debug!(%kind, "the cache of a kind that it reads is not complete yet");
-                (Verdict::Repeat(AGAIN), 0)
+                Verdict::Repeat(AGAIN).into()
             }
-            Err(ended) => self.settle(applier.report_failure(&author, &owner, trouble(ended)).await),
+            Err(ended) => {
+                let trouble = trouble(ended);
+                let output = fingerprint(&trouble);
+                self.settle(applier.report_failure(&author, &owner, trouble).await, || output)
+            }
         }
     }
 
@@ -216,7 +243,7 @@ impl Run<'_> {
     }
 
     /// From how it went to what the queue does, with what people are told on the way.
-    fn settle(&self, applied: Applied) -> (Verdict, u32) {
+    fn settle(&self, applied: Applied, output: impl FnOnce() -> u64) -> Done {
         let (shared, key) = (self.shared, &self.job.key);
         for read in &applied.reads {
             shared.hub.add_read(key, read);
@@ -241,7 +268,7 @@ impl Run<'_> {
                 verdict
             }
         };
-        (verdict, applied.writes)
+        Done { verdict, writes: applied.writes, wrote: (applied.writes > 0).then(output) }
     }
 }
 
@@ -253,6 +280,13 @@ fn verdict(class: Class, after: Option<Duration>) -> Verdict {
         Class::NotSynced | Class::NotLeading => Verdict::Repeat(AGAIN),
         Class::OwnerGone => Verdict::Done,
     }
+}
+
+/// Equal for equal values.
+fn fingerprint(said: &impl std::fmt::Debug) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{said:?}").hash(&mut hasher);
+    hasher.finish()
 }
 
 fn trouble(ended: Ended) -> Trouble {

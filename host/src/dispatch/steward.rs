@@ -18,6 +18,7 @@ use super::{
 use crate::{
     catalog::{Desired, Refused, Revision, Running, crd::Plugin},
     names::{Digest, Kind, PluginId},
+    queue::Slowed,
     sandbox::Loaded,
     source::{Fetched, FileSource, Signature},
     status::{self, Said, Truth},
@@ -241,7 +242,7 @@ impl Steward {
             return said.put("Ready", Truth::False, &said.first_trouble(), "nothing runs: see the other conditions");
         };
         said.runs(&running.revision, &running.loaded.former());
-        said.failing(self.shared.state.failures.of(&self.id));
+        said.failing(self.shared.failing(&self.id));
         let mut unread = None;
         for (kind, state) in running.loaded.states() {
             let known = state.borrow().clone();
@@ -252,7 +253,10 @@ impl Steward {
             // A restart is no news.
             (Some(("Syncing", _)), None) if said.stays_ready(plugin) => {}
             (Some((reason, message)), _) => said.put("Ready", Truth::False, reason, &message),
-            (None, None) => said.put("Ready", Truth::True, "Ready", "reconciling"),
+            (None, None) => match self.shared.work.slowed(&self.id) {
+                None => said.put("Ready", Truth::True, "Ready", "reconciling"),
+                Some(slowed) => said.put("Ready", Truth::True, "Throttled", &throttled(&slowed)),
+            },
             (None, Some((reason, message))) if wanted == Some(running.revision.digest) => {
                 said.put("Ready", Truth::False, &reason, &message)
             }
@@ -321,6 +325,11 @@ fn unreadable(kind: &Kind, state: &SyncState) -> Option<(&'static str, String)> 
         SyncState::Failed { message, forbidden: true } => Some(("Forbidden", format!("{kind} cannot be read: {message}"))),
         SyncState::Failed { message, forbidden: false } => Some(("CannotRead", format!("{kind} cannot be read: {message}"))),
     }
+}
+
+/// Without numbers that change by the second: each would be a write, to an API server that has too much to do.
+fn throttled(slowed: &Slowed) -> String {
+    format!("fewer objects are reconciled at once, because the API server has turned requests away: {}", slowed.said)
 }
 
 fn revision(desired: &Desired, loaded: &Loaded) -> Revision {

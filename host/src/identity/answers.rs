@@ -2,14 +2,10 @@
 //!
 //! It knows neither what is asked nor of whom.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::ApiError;
 

@@ -3,15 +3,11 @@
 //! One answer per group and version, believed for a minute, and asked for again on a miss, at most once a second: a
 //! CustomResourceDefinition may have come in between.
 
-use std::{
-    collections::HashMap,
-    fmt::Write as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use http::Method;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{ApiError, Inner, answers::Answers, decode, json_request};
 use crate::names::Kind;

@@ -76,6 +76,16 @@ impl ApiError {
         matches!(self.code(), Some(400 | 422))
     }
 
+    /// Whether it says something of the API server rather than of the request: 429, 5xx, or no answer in time. Then, for
+    /// how long it asks to be left alone.
+    pub fn pushback(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Refused(status) if status.code == 429 || status.code >= 500 => Some(status.retry_after),
+            Self::Unreachable(_) => Some(None),
+            _ => None,
+        }
+    }
+
     /// What a metric calls it.
     pub fn label(&self) -> &'static str {
         match self {

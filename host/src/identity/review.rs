@@ -3,13 +3,11 @@
 //! Both are asked as the account itself, so nobody needs a right for it. Answers are believed for the recheck period, a no
 //! as well as a yes, and asked for only while somebody wants to know.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Actor, ApiError, Inner, answers::Answers};
 use crate::names::Account;

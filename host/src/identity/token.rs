@@ -2,11 +2,12 @@
 //!
 //! A token is renewed well before it expires, by whoever needs it first. It lives in memory only; nothing here prints it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{ApiError, Inner, Status, answers::Answers, decode, json_request};
 use crate::names::Account;

@@ -11,13 +11,12 @@ use std::{error::Error, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use kube::client::ConfigExt;
 use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 pub use lines::Lines;
-pub use pool::Lane;
-use pool::{Connector, Lanes, Ticket};
+pub use pool::{Body, Lane, Open, Service as Connection};
+use pool::{Lanes, Ticket};
 
 use super::{ApiError, ApiOptions, Observe, Status, discovery::IMPOSSIBLE};
 use crate::names::Span;
@@ -62,9 +61,22 @@ impl Transport {
         tenants.headers.clear();
         Ok(Self {
             base: Base::new(&config.cluster_url)?,
-            host: Lanes::new(&Connector::new(config, options)?),
-            tenants: Lanes::new(&Connector::new(&tenants, options)?),
+            host: Lanes::new(&pool::opener(config, options)?),
+            tenants: Lanes::new(&pool::opener(&tenants, options)?),
             complete: complete(config)?,
+            user_agent: options.user_agent.clone(),
+            observe: options.observe.clone(),
+        })
+    }
+
+    /// Over connections that somebody else opens, which carry the host's identity, or none.
+    pub(super) fn over(host: &Open, tenants: &Open, options: &ApiOptions) -> Result<Self, ApiError> {
+        let echo = tower::service_fn(|request| async move { Ok::<_, BoxError>(Response::new(request)) });
+        Ok(Self {
+            base: Base::new(&Uri::from_static("http://api"))?,
+            host: Lanes::new(host),
+            tenants: Lanes::new(tenants),
+            complete: BoxCloneSyncService::new(echo),
             user_agent: options.user_agent.clone(),
             observe: options.observe.clone(),
         })
@@ -75,7 +87,7 @@ impl Transport {
         let ticket = self.lanes(&outgoing).pool(lane).take();
         let exchange = async {
             let (parts, body) = self.exchange(&ticket, outgoing).await?.into_parts();
-            let body = body.collect().await.map_err(|e| unreachable(&e))?.to_bytes();
+            let body = body.collect().await.map_err(|e| unreachable(&*e))?.to_bytes();
             if parts.status.is_success() {
                 return Ok(body);
             }
@@ -93,7 +105,7 @@ impl Transport {
                 return Ok(response.into_body());
             }
             let (parts, body) = response.into_parts();
-            let body = body.collect().await.map_err(|e| unreachable(&e))?.to_bytes();
+            let body = body.collect().await.map_err(|e| unreachable(&*e))?.to_bytes();
             Err(ApiError::Refused(Status::of_answer(parts.status.as_u16(), &parts.headers, &body)))
         };
         let body = within(deadline, &ticket, exchange).await?;
@@ -104,14 +116,14 @@ impl Transport {
         if outgoing.bearer.is_some() { &self.tenants } else { &self.host }
     }
 
-    async fn exchange(&self, ticket: &Ticket, outgoing: Outgoing) -> Result<Response<Incoming>, ApiError> {
+    async fn exchange(&self, ticket: &Ticket, outgoing: Outgoing) -> Result<Response<Body>, ApiError> {
         let request = self.dress(outgoing).await?;
         let method = request.method().clone();
         let answer = ticket.request(request).await;
         if let Some(observe) = &self.observe {
             observe(&method, answer.as_ref().ok().map(|a| a.status().as_u16()));
         }
-        answer.map_err(|e| unreachable(&e))
+        answer.map_err(|e| unreachable(&*e))
     }
 
     /// Address, User-Agent and credentials.

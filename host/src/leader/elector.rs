@@ -1,9 +1,6 @@
 //! The loop that acquires, renews and gives back the lease. Only it opens the gate.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use http::{Method, Request};
@@ -12,6 +9,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use serde::Deserialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -186,7 +184,7 @@ impl Elector {
             Rest::Sleep(time) => tokio::time::sleep(time).await,
             Rest::Watch(until) => {
                 self.stand_by();
-                if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), self.next_change()).await {
+                if let Ok(Err(error)) = tokio::time::timeout_at(until, self.next_change()).await {
                     self.complain(&error);
                     self.lines = None;
                     self.current = false;

@@ -1,12 +1,13 @@
 //! What a lease says, and what follows from it: pure functions over a record and the clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
 };
+use tokio::time::Instant;
 
 use super::LeaderOptions;
 

@@ -7,20 +7,20 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body as _;
 
-use super::{ApiError, pool::Ticket, unreachable};
+use super::{ApiError, Body, pool::Ticket, unreachable};
 
 /// The lines of an answer, without their ends; empty ones are left out. Dropping it ends the request.
 pub struct Lines {
-    body: Incoming,
+    body: Body,
     split: Split,
     ended: bool,
     _ticket: Ticket,
 }
 
 impl Lines {
-    pub(super) fn new(body: Incoming, ticket: Ticket) -> Self {
+    pub(super) fn new(body: Body, ticket: Ticket) -> Self {
         Self { body, split: Split::default(), ended: false, _ticket: ticket }
     }
 }
@@ -44,7 +44,7 @@ impl Stream for Lines {
                 }
                 Some(Err(error)) => {
                     self.ended = true;
-                    return Poll::Ready(Some(Err(unreachable(&error))));
+                    return Poll::Ready(Some(Err(unreachable(&*error))));
                 }
                 None => {
                     self.ended = true;

@@ -12,21 +12,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, ResponseFuture, connect::HttpConnector},
+    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::client::ConfigExt;
 use parking_lot::Mutex;
+use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
 use super::{ApiError, ApiOptions};
 
 /// How much of an answer may wait unread in its stream. A connection takes as much from all its streams together, so that
 /// one watch that is not read holds up no other.
 const WINDOW: u32 = 1 << 20;
+
+/// One connection, whatever is at its other end.
+pub type Service = BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, BoxError>;
+pub type Body = BoxBody<Bytes, BoxError>;
+/// Opens a connection that is meant for so many requests at once. Must not block: it may be opened with the first request.
+pub type Open = Arc<dyn Fn(usize) -> Service + Send + Sync>;
 
 /// What a request is for; each lane has connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,50 +54,42 @@ impl Lane {
     }
 }
 
-/// How to open a connection.
-#[derive(Clone)]
-pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector>,
-    ping: Duration,
-    /// How many streams it is meant for.
-    streams: usize,
+/// How to open connections to the API server of a configuration: over TLS, or in plain text if its URL says so.
+pub(super) fn opener(config: &kube::Config, options: &ApiOptions) -> Result<Open, ApiError> {
+    let unusable = |e: String| ApiError::Misconfigured(format!("the TLS part of the configuration cannot be used: {e}"));
+    let tls = config.rustls_client_config().map_err(|e| unusable(e.to_string()))?;
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(config.connect_timeout.map_or(options.deadline, |c| c.min(options.deadline))));
+    let mut builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = name.clone().try_into().map_err(|e| unusable(format!("tls-server-name `{name}`: {e}")))?;
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let (https, ping) = (builder.enable_http2().wrap_connector(http), options.ping);
+    Ok(Arc::new(move |streams| http2(https.clone(), ping, streams)))
 }
 
-impl Connector {
-    pub(super) fn new(config: &kube::Config, options: &ApiOptions) -> Result<Self, ApiError> {
-        let unusable = |e: String| ApiError::Misconfigured(format!("the TLS part of the configuration cannot be used: {e}"));
-        let tls = config.rustls_client_config().map_err(|e| unusable(e.to_string()))?;
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(config.connect_timeout.map_or(options.deadline, |c| c.min(options.deadline))));
-        let mut builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        if let Some(name) = &config.tls_server_name {
-            let name = name.clone().try_into().map_err(|e| unusable(format!("tls-server-name `{name}`: {e}")))?;
-            builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        Ok(Self { https: builder.enable_http2().wrap_connector(http), ping: options.ping, streams: 1 })
-    }
-
-    fn open(&self) -> Connection {
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(None)
-            .http2_only(true)
-            .http2_initial_stream_window_size(WINDOW)
-            .http2_initial_connection_window_size(WINDOW * u32::try_from(self.streams).unwrap_or(1))
-            .http2_keep_alive_interval(self.ping)
-            .http2_keep_alive_timeout(self.ping)
-            .http2_keep_alive_while_idle(true)
-            .build(self.https.clone());
-        Connection { client, streams: AtomicUsize::new(0) }
-    }
+/// Keeps one HTTP/2 connection, and opens it again when it is lost.
+fn http2(https: HttpsConnector<HttpConnector>, ping: Duration, streams: usize) -> Service {
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(None)
+        .http2_only(true)
+        .http2_initial_stream_window_size(WINDOW)
+        .http2_initial_connection_window_size(WINDOW * u32::try_from(streams).unwrap_or(1))
+        .http2_keep_alive_interval(ping)
+        .http2_keep_alive_timeout(ping)
+        .http2_keep_alive_while_idle(true)
+        .build(https);
+    let answered = |answer: Response<hyper::body::Incoming>| answer.map(|body| body.map_err(BoxError::from).boxed());
+    BoxCloneSyncService::new(client.map_response(answered).map_err(BoxError::from))
 }
 
 struct Connection {
-    /// Keeps one HTTP/2 connection, and opens it again when it is lost.
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    service: Service,
     streams: AtomicUsize,
 }
 
@@ -101,11 +100,8 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(connector: &Connector) -> Self {
-        let pool = |lane: Lane| {
-            let connector = Connector { streams: lane.full(), ..connector.clone() };
-            Arc::new(Pool { connector, open: Mutex::default() })
-        };
+    pub(super) fn new(opener: &Open) -> Self {
+        let pool = |lane: Lane| Arc::new(Pool { opener: opener.clone(), full: lane.full(), open: Mutex::default() });
         Self { leases: pool(Lane::Leases), requests: pool(Lane::Requests), watches: pool(Lane::Watches) }
     }
 
@@ -119,7 +115,8 @@ impl Lanes {
 }
 
 pub(super) struct Pool {
-    connector: Connector,
+    opener: Open,
+    full: usize,
     open: Mutex<Vec<Arc<Connection>>>,
 }
 
@@ -127,9 +124,9 @@ impl Pool {
     /// A place on a connection that is not full.
     pub(super) fn take(self: &Arc<Self>) -> Ticket {
         let mut open = self.open.lock();
-        let free = open.iter().find(|c| c.streams.load(Ordering::Relaxed) < self.connector.streams).cloned();
+        let free = open.iter().find(|c| c.streams.load(Ordering::Relaxed) < self.full).cloned();
         let connection = free.unwrap_or_else(|| {
-            let connection = Arc::new(self.connector.open());
+            let connection = Arc::new(Connection { service: (self.opener)(self.full), streams: AtomicUsize::new(0) });
             open.push(connection.clone());
             connection
         });
@@ -157,8 +154,8 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        self.connection.client.request(request)
+    pub(super) async fn request(&self, request: Request<Full<Bytes>>) -> Result<Response<Body>, BoxError> {
+        self.connection.service.clone().oneshot(request).await
     }
 
     /// Nothing new goes over this connection; what is on it may end.
@@ -181,7 +178,7 @@ mod tests {
     async fn streams_are_counted_and_spread() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let lanes = Lanes::new(&Connector::new(&config, &ApiOptions::default()).unwrap());
+        let lanes = Lanes::new(&opener(&config, &ApiOptions::default()).unwrap());
         let mut tickets: Vec<Ticket> = (0..200).map(|_| lanes.watches.take()).collect();
         assert_eq!(lanes.watches.open.lock().len(), 3);
         let most = lanes.watches.open.lock().iter().map(|c| c.streams.load(Ordering::Relaxed)).max();

@@ -41,6 +41,7 @@ fn reconcile(probe: Probe, cx: &Context) -> Result<Plan> {
         "request" => request(cx)?,
         "read" => read(&probe, cx)?,
         "chain" => chain(&probe, cx)?,
+        "flip" => flip(&probe, cx)?,
         "slow" => slow(&probe),
         "list" => list(&probe, cx)?,
         "quantity" => quantity(&probe),
@@ -104,6 +105,15 @@ fn chain(probe: &Probe, cx: &Context) -> Result<Plan> {
     let child = json!({ "metadata": { "name": name }, "data": { "step": step.to_string() } });
     let plan = Plan::new().own(probe.child("v1/ConfigMap", child));
     Ok(if before < probe.spec.size { plan.after(Duration::ZERO) } else { plan })
+}
+
+/// Changes its mind in each run, and asks for the next one at once.
+fn flip(probe: &Probe, cx: &Context) -> Result<Plan> {
+    let name = format!("{}-flip", probe.name());
+    let before = cx.get("v1/ConfigMap", probe.namespace(), &name)?;
+    let side = if before.is_some_and(|child| child.at("/data/side").as_str() == Some("heads")) { "tails" } else { "heads" };
+    let child = json!({ "metadata": { "name": name }, "data": { "side": side } });
+    Ok(Plan::new().own(probe.child("v1/ConfigMap", child)).after(Duration::ZERO))
 }
 
 /// Says when it begins and when it ends.

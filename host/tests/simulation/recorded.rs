@@ -1,0 +1,1 @@
+//! The model answers as a real API server did: see `tests/simulation/`.
