@@ -90,12 +90,21 @@ impl Plan {
         self.write("own", &object)
     }
 
-    /// A shared object: applied under this plugin's field manager; a foreign field is a conflict; never deleted.
+    /// A shared object: applied under a field manager of this plugin and the reconciled object; a field that another manager
+    /// has with another value is a conflict, unless [`force`](Plan::force) follows; never deleted. What is no longer said of it
+    /// goes, what leaves the plan as a whole stays. Its kind stands under `owns` or `writes`.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// let shared = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "tills" }, "data": { "web": "open" } });
+    /// let plan = Plan::new().apply(shared);
+    /// ```
     pub fn apply(self, object: impl Serialize) -> Self {
         self.write("apply", &object)
     }
 
-    /// Exists from now on: created if absent, never changed; owned unless [`keep`](Plan::keep) follows.
+    /// Exists from now on: created if absent, never changed, whoever made it. Owned, and deleted once a later complete plan no
+    /// longer has it, unless [`keep`](Plan::keep) follows.
     pub fn create(self, object: impl Serialize) -> Self {
         self.write("create", &object)
     }

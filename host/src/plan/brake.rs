@@ -14,7 +14,7 @@
 //! what was held is held again. Pure; the clock is passed in.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,8 @@ struct State {
     /// When the first object was planned.
     since: Option<Instant>,
     planned: HashMap<ObjectId, Loss>,
-    waiting: HashSet<Key>,
+    /// Keys with children to lose, and what they were told.
+    waiting: HashMap<Key, Ruling>,
     /// Counts at the last ruling.
     held: Option<Held>,
     /// How many losing objects the world was told of.
@@ -63,6 +64,14 @@ pub enum Ruling {
     Held,
 }
 
+/// How many objects the plugin has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fleet {
+    Exactly(usize),
+    /// Not all of its kinds could be read yet.
+    AtLeast(usize),
+}
+
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -74,8 +83,8 @@ pub struct Held {
 }
 
 impl Brake {
-    /// About an object that has a complete plan. `loses`: it would lose children; `objects`: how many the plugin has.
-    pub fn ask(&self, key: &Key, loses: bool, objects: usize, now: Instant) -> Ruling {
+    /// About an object that has a complete plan. `loses`: it would lose children.
+    pub fn ask(&self, key: &Key, loses: bool, fleet: Fleet, now: Instant) -> Ruling {
         let mut state = self.0.lock();
         if state.open {
             return Ruling::Prune;
@@ -85,10 +94,10 @@ impl Brake {
         if *loss != Loss::Pruned {
             *loss = if loses { Loss::Children } else { Loss::Nothing };
         }
-        let ruling = state.rule(objects, now.duration_since(since) >= PATIENCE);
+        let ruling = state.rule(fleet, now.duration_since(since) >= PATIENCE);
         match ruling {
             Ruling::Prune if !state.open && loses => drop(state.planned.insert(key.object.clone(), Loss::Pruned)),
-            Ruling::Wait | Ruling::Held if loses => drop(state.waiting.insert(key.clone())),
+            Ruling::Wait | Ruling::Held if loses => drop(state.waiting.insert(key.clone(), ruling)),
             _ => {}
         }
         ruling
@@ -103,13 +112,20 @@ impl Brake {
     pub fn forget(&self, object: &ObjectId) {
         let mut state = self.0.lock();
         state.planned.remove(object);
-        state.waiting.retain(|key| key.object != *object);
+        state.waiting.retain(|key, _| key.object != *object);
     }
 
-    /// Keys that waited and need not any more.
+    /// Keys for which there is another ruling by now.
     pub fn due(&self) -> Vec<Key> {
         let mut state = self.0.lock();
-        if state.open { state.waiting.drain().collect() } else { Vec::new() }
+        if state.open {
+            return state.waiting.drain().map(|(key, _)| key).collect();
+        }
+        if state.held.is_none() {
+            return Vec::new();
+        }
+        let told_to_wait = state.waiting.iter_mut().filter(|(_, told)| **told == Ruling::Wait);
+        told_to_wait.map(|(key, told)| (*told = Ruling::Held, key.clone()).1).collect()
     }
 
     pub fn held(&self) -> Option<Held> {
@@ -130,14 +146,15 @@ impl Brake {
 }
 
 impl State {
-    fn rule(&mut self, objects: usize, patience_is_over: bool) -> Ruling {
+    fn rule(&mut self, fleet: Fleet, patience_is_over: bool) -> Ruling {
+        let (Fleet::Exactly(objects) | Fleet::AtLeast(objects)) = fleet;
         let planned = self.planned.len();
         let losing = self.planned.values().filter(|loss| **loss != Loss::Nothing).count();
         let most = FEW.max(objects / SHARE);
         self.held = (losing > most).then_some(Held { losing, planned, objects });
         if losing > most {
             Ruling::Held
-        } else if losing + objects.saturating_sub(planned) <= most {
+        } else if matches!(fleet, Fleet::Exactly(_)) && losing + objects.saturating_sub(planned) <= most {
             self.release();
             Ruling::Prune
         } else if patience_is_over {
@@ -158,19 +175,19 @@ mod tests {
     use super::*;
     use crate::names::{Cluster, PluginId};
 
-    struct Fleet {
+    struct Plugin {
         brake: Brake,
         objects: usize,
         now: Instant,
     }
 
-    impl Fleet {
+    impl Plugin {
         fn of(objects: usize) -> Self {
             Self { brake: Brake::default(), objects, now: Instant::now() }
         }
 
         fn plan(&self, number: usize, loses: bool) -> Ruling {
-            self.brake.ask(&key(number), loses, self.objects, self.now)
+            self.brake.ask(&key(number), loses, Fleet::Exactly(self.objects), self.now)
         }
     }
 
@@ -181,14 +198,21 @@ mod tests {
 
     #[test]
     fn of_up_to_ten_objects_any_may_lose_children_at_once() {
-        let fleet = Fleet::of(10);
+        let fleet = Plugin::of(10);
         assert!((0..10).all(|n| fleet.plan(n, true) == Ruling::Prune));
         assert_eq!(fleet.brake.held(), None);
     }
 
     #[test]
+    fn as_long_as_not_all_kinds_are_read_nothing_is_sure() {
+        let fleet = Plugin::of(3);
+        assert_eq!(fleet.brake.ask(&key(0), true, Fleet::AtLeast(3), fleet.now), Ruling::Wait);
+        assert_eq!(fleet.brake.ask(&key(0), true, Fleet::AtLeast(3), fleet.now + PATIENCE), Ruling::Prune);
+    }
+
+    #[test]
     fn nothing_is_pruned_before_it_is_sure_that_it_is_not_too_much() {
-        let fleet = Fleet::of(100);
+        let fleet = Plugin::of(100);
         assert!((0..20).all(|n| fleet.plan(n, true) == Ruling::Wait));
         assert!((20..99).all(|n| fleet.plan(n, false) == Ruling::Wait));
         assert!(fleet.brake.due().is_empty());
@@ -199,9 +223,11 @@ mod tests {
 
     #[test]
     fn more_than_a_fifth_is_held_until_it_is_confirmed() {
-        let fleet = Fleet::of(100);
+        let fleet = Plugin::of(100);
         assert!((0..20).all(|n| fleet.plan(n, true) == Ruling::Wait));
         assert!((20..100).all(|n| fleet.plan(n, true) == Ruling::Held));
+        assert_eq!(fleet.brake.due().len(), 20, "those that were told to wait are told that they are held");
+        assert!(fleet.brake.due().is_empty());
         assert_eq!(fleet.plan(3, true), Ruling::Held);
         assert_eq!(fleet.brake.held(), Some(Held { losing: 100, planned: 100, objects: 100 }));
         fleet.brake.confirm();
@@ -211,7 +237,7 @@ mod tests {
 
     #[test]
     fn plans_that_no_longer_lose_anything_let_go_of_it() {
-        let fleet = Fleet::of(12);
+        let fleet = Plugin::of(12);
         (0..11).for_each(|n| assert_ne!(fleet.plan(n, true), Ruling::Prune));
         assert_eq!(fleet.plan(11, false), Ruling::Held);
         assert_eq!(fleet.plan(0, false), Ruling::Prune);
@@ -220,7 +246,7 @@ mod tests {
 
     #[test]
     fn objects_that_have_no_plan_are_waited_for_but_not_for_ever_and_losses_go_on_counting() {
-        let mut fleet = Fleet::of(100);
+        let mut fleet = Plugin::of(100);
         assert_eq!(fleet.plan(0, true), Ruling::Wait);
         fleet.now += PATIENCE;
         assert!((0..20).all(|n| fleet.plan(n, true) == Ruling::Prune));
@@ -230,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_not_counted() {
-        let mut fleet = Fleet::of(20);
+        let mut fleet = Plugin::of(20);
         (0..11).for_each(|n| assert_ne!(fleet.plan(n, true), Ruling::Prune));
         assert_eq!(fleet.brake.held().map(|held| held.losing), Some(11));
         fleet.brake.forget(&key(0).object);
@@ -240,7 +266,7 @@ mod tests {
 
     #[test]
     fn it_is_news_when_it_begins_doubles_is_all_known_and_ends() {
-        let fleet = Fleet::of(30);
+        let fleet = Plugin::of(30);
         let news: Vec<usize> = (0..30)
             .filter(|n| {
                 let _ = fleet.plan(*n, true);

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
     Brake, Run,
-    brake::Ruling,
+    brake::{Fleet, Ruling},
     complete::{MARK, Wanted},
     failure::Failed,
     writer::Target,
@@ -36,11 +36,10 @@ impl Run<'_> {
 
     /// Deletes them, unless the revision would do the like to too many objects: then it says what keeps them.
     pub(super) async fn prune(&mut self, losses: &[Arc<Entry>], brake: &Brake) -> Result<Option<Failed>, Failed> {
-        let mut objects = 0;
-        for scope in &self.author.objects {
-            objects += self.applier.hub.len(scope).map_err(|e| Failed::not_synced(e.to_string()))?;
-        }
-        match brake.ask(&self.owner.key, !losses.is_empty(), objects, Instant::now()) {
+        let counts: Vec<_> = self.author.objects.iter().map(|scope| self.applier.hub.len(scope)).collect();
+        let known = counts.iter().flatten().sum();
+        let fleet = if counts.iter().all(Result::is_ok) { Fleet::Exactly(known) } else { Fleet::AtLeast(known) };
+        match brake.ask(&self.owner.key, !losses.is_empty(), fleet, Instant::now()) {
             _ if losses.is_empty() => {}
             Ruling::Prune => {}
             Ruling::Wait => return Ok(Some(Failed::prune_waits())),

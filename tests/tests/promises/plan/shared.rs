@@ -57,7 +57,7 @@ fn a_field_of_another_manager_on_a_shared_object_is_a_conflict_that_names_field_
         let now = cluster.get(probe::CONFIG, namespace, "shared").await?.unwrap_or_default();
         ensure!(now["metadata"]["ownerReferences"].is_null(), "a shared object has no owner: {now}");
         cluster.delete(probe::PROBE, namespace, "o").await?;
-        probe::set(scene, "p", json!({})).await?;
+        probe::set(scene, "p", json!({ "mode": "none" })).await?;
         probe::reconciled(scene, "p").await?;
         ensure!(data(scene, "shared").await? == all, "what was applied stays; there is {}", data(scene, "shared").await?);
         let deleted = writes_of(scene, "shared")?.into_iter().filter(|write| write.verb == "delete").count();
@@ -114,7 +114,7 @@ fn what_is_only_to_exist_is_created_and_never_changed() {
             ensure!(data(scene, target).await? == json!({ "text": "by hand" }), "`{target}` was changed");
             cluster.delete(probe::CONFIG, namespace, target).await?;
             probe::config_says(scene, target, "text", "another").await?;
-            probe::set(scene, owner, json!({})).await?;
+            probe::set(scene, owner, json!({ "mode": "none" })).await?;
             probe::reconciled(scene, owner).await?;
         }
         probe::config_gone(scene, "owned").await?;
