@@ -1,6 +1,6 @@
 //! How many keys a second go through the queue, and how many bytes a key takes that waits. `make bench` prints it.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 use std::{
     fs,

@@ -210,8 +210,10 @@ impl Queue {
     pub fn pop(&mut self, now: Instant, room: usize) -> Option<Vec<Job>> {
         self.fire_timers(now);
         self.plugins.settle(now);
-        while room > 0 {
-            let number = self.plugins.next_turn()?;
+        if room == 0 {
+            return None;
+        }
+        while let Some(number) = self.plugins.next_turn() {
             let jobs = self.take(number, now, room.min(BATCH));
             if !jobs.is_empty() {
                 return Some(jobs);
@@ -387,6 +389,6 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod model;
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("names.rs", &["kube::", "k8s_openapi", "tokio", "crate::"]),
     ("config.rs", &["kube::", "k8s_openapi", "tokio", "wasmtime"]),
     ("contract", &["kube::", "k8s_openapi", "tokio", "wasmtime", "crate::watch", "crate::sandbox"]),
-    ("queue.rs", &["kube::", "k8s_openapi", "tokio", "Instant::now", "crate::watch", "crate::contract"]),
+    ("queue", &["kube::", "k8s_openapi", "tokio", "Instant::now", "crate::watch", "crate::contract"]),
     ("source.rs", &["crate::sandbox", "crate::watch"]),
     ("catalog", &["crate::sandbox", "crate::watch", "crate::dispatch"]),
     ("watch", &["crate::sandbox", "crate::capability", "crate::queue", "crate::catalog", "crate::dispatch"]),

@@ -62,7 +62,7 @@ pub struct State {
     /// Watches of an earlier number end.
     cut: u64,
     /// Requests by tenants to change something that got through.
-    pub writes: u64,
+    pub writes: Vec<String>,
     /// Owners that a tenant's write is under way for.
     writing: HashMap<String, u32>,
     /// What must never happen, and did.
@@ -114,7 +114,7 @@ impl Server {
             away: false,
             random: Random(seed),
             cut: 0,
-            writes: 0,
+            writes: Vec::new(),
             writing: HashMap::new(),
             wrong: Vec::new(),
         };
@@ -389,7 +389,8 @@ impl State {
             return discovery(&asked.path.join("/"));
         }
         if asked.tenant && asked.changes() {
-            self.writes += 1;
+            let body = String::from_utf8_lossy(&asked.body);
+            self.writes.push(format!("{} {} {body}", asked.method, asked.path.join("/")));
         }
         let id = (asked.plural(), asked.namespace(), asked.name().unwrap_or_default().to_owned());
         match (asked.method.as_str(), asked.name(), asked.subresource()) {

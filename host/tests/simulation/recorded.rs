@@ -1,1 +1,0 @@
-//! The model answers as a real API server did: see `tests/simulation/`.
