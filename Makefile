@@ -25,6 +25,13 @@ test: build tools ## Every test: pure rooms, SDK, plugins, and the promises on a
 	cargo test --workspace --locked
 	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --target-dir $(CARGO_TARGET_DIR)/plugins
 
+# `make soak SEED=7` replays a run.
+SEED ?=
+
+.PHONY: soak
+soak: build tools ## Five minutes of edits, faults and kills by seed; in the end everything must be as after a clean run
+	@SEED=$(SEED) $(TESTBED)/reef-soak
+
 .PHONY: build
 build: preflight executables components ## The host, the test bed and all components
 

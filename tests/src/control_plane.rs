@@ -10,7 +10,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,10 +34,18 @@ const ATTEMPTS: usize = 5;
 
 pub struct ControlPlane {
     supervisor: Arc<Supervisor>,
-    api: u16,
+    ports: Ports,
     etcd: Process,
-    servers: Vec<Process>,
+    apiserver: Mutex<Process>,
+    manager: Process,
     pub took: Duration,
+}
+
+/// On 127.0.0.1.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    api: u16,
+    etcd: u16,
 }
 
 impl ControlPlane {
@@ -47,10 +55,9 @@ impl ControlPlane {
         let supervisor = Supervisor::start(dir)?;
         let authority = Authority::new()?;
         write_files(&authority, dir)?;
-        let (api, etcd, apiserver) = start_api(&supervisor, tools, &authority).await?;
-        write_kubeconfigs(&authority, dir, api)?;
+        let (ports, etcd, apiserver) = start_api(&supervisor, tools, &authority).await?;
         let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir))?;
-        let plane = Self { supervisor, api, etcd, servers: vec![apiserver, manager], took: Duration::ZERO };
+        let plane = Self { supervisor, ports, etcd, apiserver: Mutex::new(apiserver), manager, took: Duration::ZERO };
         plane.wait_for_default_account().await?;
         Ok(Self { took: start.elapsed(), ..plane })
     }
@@ -65,7 +72,7 @@ impl ControlPlane {
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.api)
+        format!("https://127.0.0.1:{}", self.ports.api)
     }
 
     /// For a user who may do everything.
@@ -84,9 +91,28 @@ impl ControlPlane {
 
     /// etcd, kube-apiserver and controller-manager.
     pub fn processes(&self) -> Vec<Process> {
-        let mut all = vec![self.etcd.clone()];
-        all.extend(self.servers.iter().cloned());
-        all
+        vec![self.etcd.clone(), self.apiserver().clone(), self.manager.clone()]
+    }
+
+    fn apiserver(&self) -> MutexGuard<'_, Process> {
+        self.apiserver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills kube-apiserver; etcd keeps everything.
+    pub fn stop_api(&self) -> Result<()> {
+        self.apiserver().kill()
+    }
+
+    /// Starts kube-apiserver where it was, with further flags. Returns when it serves.
+    pub async fn start_api(&self, tools: &Tools, flags: &[&str]) -> Result<()> {
+        let mut args = flags::apiserver(self.dir(), self.ports.etcd, self.ports.api);
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let apiserver = run(&self.supervisor, &tools.kube_apiserver, args)?;
+        *self.apiserver() = apiserver.clone();
+        if !serves(self.dir(), &self.etcd, &apiserver).await? {
+            bail!("kube-apiserver does not start again:\n{}", tails(self.dir()));
+        }
+        Ok(())
     }
 
     /// The controller-manager is at work when a namespace gets its default ServiceAccount.
@@ -114,7 +140,7 @@ impl ControlPlane {
 }
 
 /// Another process may take a port between our choosing it and the server's binding it; then both servers get new ones.
-async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority) -> Result<(u16, Process, Process)> {
+async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority) -> Result<(Ports, Process, Process)> {
     let dir = supervisor.dir();
     for _ in 0..ATTEMPTS {
         let (client, peer, api) = (free_port()?, free_port()?, free_port()?);
@@ -123,7 +149,7 @@ async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Auth
         let apiserver = run(supervisor, &tools.kube_apiserver, flags::apiserver(dir, client, api))?;
         write_kubeconfigs(authority, dir, api)?;
         if serves(dir, &etcd, &apiserver).await? {
-            return Ok((api, etcd, apiserver));
+            return Ok((Ports { api, etcd: client }, etcd, apiserver));
         }
         etcd.kill()?;
         apiserver.kill()?;
@@ -198,7 +224,7 @@ fn write_kubeconfigs(authority: &Authority, dir: &Path, api: u16) -> Result<()> 
 }
 
 /// Self-contained: the certificates are in it.
-fn kubeconfig(authority: &str, server: &str, user: &str, identity: &Identity) -> Result<String> {
+pub(crate) fn kubeconfig(authority: &str, server: &str, user: &str, identity: &Identity) -> Result<String> {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

@@ -189,6 +189,17 @@ pub fn scene(name: &str, test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
     }
 }
 
+/// Runs one test on a world of its own, for what would disturb all others.
+pub fn with_world(test: impl AsyncFnOnce(&World) -> Result<()>) {
+    let run = || -> Result<()> {
+        Runtime::new()?.block_on(async {
+            let world = World::start(&|line| eprintln!("{line}")).await?;
+            test(&world).await
+        })
+    };
+    run().unwrap_or_else(|error| fail(&error));
+}
+
 /// The one control plane of this process. It lives until the process ends; then its supervisor ends it.
 fn shared() -> (&'static Runtime, &'static World) {
     static SHARED: OnceLock<Result<(Runtime, World), String>> = OnceLock::new();

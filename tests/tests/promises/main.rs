@@ -12,6 +12,7 @@
 
 mod bed;
 mod cache;
+mod faults;
 mod hello;
 mod identity;
 mod leadership;
