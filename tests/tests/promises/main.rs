@@ -22,3 +22,4 @@ mod probe;
 mod queue;
 mod reads;
 mod sandbox;
+mod website;
