@@ -7,8 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     error::{Error, Result},
@@ -54,15 +56,35 @@ pub struct Context {
 
 impl Context {
     /// One object, or none if there is none; both are dependencies. The namespace of a cluster-scoped object is `""`.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// let style = cx.get("v1/ConfigMap", app.namespace(), "style")?;
+    /// let color = style.as_ref().and_then(|style| style.at("/data/color").as_str()).unwrap_or("blue");
+    /// # assert_eq!(color, "blue"); Ok(Plan::new()) }
+    /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// ```
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Object>> {
         self.reads.get(kind, namespace, name)?.map(Object::decode).transpose()
     }
 
-    /// What is there of a child that is about to be planned.
-    pub fn read(&self, child: &Value) -> Result<Option<Object>> {
-        let text = |pointer: &str| child.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let kind = format!("{}/{}", text("/apiVersion"), text("/kind"));
-        self.get(&kind, text("/metadata/namespace"), text("/metadata/name"))
+    /// What is there of a child that is about to be planned: whatever [`Plan::own`](crate::Plan::own) takes. It must say its
+    /// namespace, as what [`Object::child`] returns does.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// let web = app.child("apps/v1/Deployment", json!({ "spec": { "replicas": 2 } }));
+    /// let ready = cx.read(&web)?.is_some_and(|live| live.is_observed() && live.at("/status/readyReplicas") == 2);
+    /// # Ok(Plan::new().own(web).status(json!({ "ready": ready }))) }
+    /// # let cluster = Context::fake();
+    /// # cluster.run(reconcile, "{ metadata: { name: a, namespace: n } }").unwrap();
+    /// # assert_eq!(cluster.reads(), ["apps/v1/Deployment n/a"]);
+    /// ```
+    pub fn read(&self, child: &impl Serialize) -> Result<Option<Object>> {
+        let named: Object<IgnoredAny> = Object::decode(serde_json::to_string(child)?)?;
+        self.get(&named.kind(), named.namespace(), named.name())
     }
 
     /// All objects of a kind that a label selector matches (`app=web,tier!=db`, as kubectl takes it; `""` is all), in the
@@ -72,13 +94,28 @@ impl Context {
     }
 
     /// `spec.settings` of the plugin. What does not decode is a terminal error with the reason `InvalidSettings`.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// #[derive(Deserialize, Default)]
+    /// #[serde(default)]
+    /// struct Settings { image: String }
+    ///
+    /// fn reconcile(_: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let settings: Settings = cx.settings()?;
+    ///     Ok(Plan::new().status(json!({ "image": settings.image })))
+    /// }
+    /// # let cluster = Context::fake().with_settings(json!({ "image": "web:1" }));
+    /// # assert_eq!(cluster.run(reconcile, "{ metadata: { name: a } }").unwrap().status.unwrap()["image"], "web:1");
+    /// ```
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.settings).map_err(|error| {
             Error::terminal(format!("spec.settings of the plugin does not decode: {error}")).reason("InvalidSettings")
         })
     }
 
-    /// The time of the request, the same during the whole call.
+    /// The time of the request, the same during the whole call. In a status it is a [`Timestamp`](crate::Timestamp); one that
+    /// changes with every call makes every call a write.
     pub fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.now)
     }
@@ -89,6 +126,16 @@ impl Context {
     }
 
     /// Failures in a row before this call.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(_: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// if cx.attempt() > 3 {
+    ///     return Err(Error::terminal("given up after three failures"));
+    /// }
+    /// # Ok(Plan::new()) }
+    /// # assert!(Context::fake().with_attempt(4).run(reconcile, "{ metadata: { name: a } }").is_err());
+    /// ```
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -109,7 +156,7 @@ impl Context {
 pub struct Rng<'a>(&'a Cell<u64>);
 
 impl Rng<'_> {
-    /// SplitMix64: small, and good enough for what it may be used for.
+    /// Any number. SplitMix64: small, and good enough for what it may be used for.
     pub fn next_u64(&mut self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);

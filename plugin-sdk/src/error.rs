@@ -102,28 +102,46 @@ impl Error {
         self
     }
 
+    /// A condition to write although there is no plan; those that are not listed stay.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// let error = Error::terminal("spec.size is 0: give at least 1")
+    ///     .reason("InvalidSize")
+    ///     .condition(Condition::no("Ready", "InvalidSize", "spec.size is 0"));
+    /// # assert_eq!(error.conditions()[0].name, "Ready");
+    /// ```
     #[must_use]
     pub fn condition(mut self, condition: Condition) -> Self {
         self.0.report.conditions.push(condition);
         self
     }
 
+    /// Tells people of something that has happened.
     #[must_use]
     pub fn event(mut self, event: Event) -> Self {
         self.0.report.events.push(event);
         self
     }
 
+    /// Whether it is a [`retry`](Error::retry).
     pub fn is_retry(&self) -> bool {
         self.0.class == Class::Retry
     }
 
+    /// Whether it is a [`wait`](Error::wait).
     pub fn is_wait(&self) -> bool {
         self.0.class == Class::Wait
     }
 
+    /// Whether it is [`terminal`](Error::terminal).
     pub fn is_terminal(&self) -> bool {
         self.0.class == Class::Terminal
+    }
+
+    /// The conditions that it carries, for tests.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.0.report.conditions
     }
 
     #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "only the glue to the host takes it apart"))]

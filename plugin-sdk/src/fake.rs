@@ -5,11 +5,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    path::Path,
     rc::Rc,
     time::Duration,
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -63,6 +64,45 @@ impl Fake {
     #[must_use]
     pub fn with(self, yaml: &str) -> Self {
         self.reads.add(yaml);
+        self
+    }
+
+    /// Puts the objects of a YAML file into the cluster; the path is relative to the package.
+    #[must_use]
+    pub fn with_file(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        match std::fs::read_to_string(path) {
+            Ok(yaml) => self.with(&yaml),
+            Err(error) => self.broken(format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    /// Puts one object into the cluster: a `json!`, a typed one, or what an earlier plan says of a child.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let web = app.child("apps/v1/Deployment", json!({ "spec": { "replicas": 1 } }));
+    ///     let ready = cx.read(&web)?.is_some_and(|live| live.at("/status/readyReplicas") == 1);
+    ///     Ok(Plan::new().own(web).condition(Condition::when("Ready", ready, "Counted", "")))
+    /// }
+    ///
+    /// let first = Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// let mut live = first.owned("apps/v1/Deployment", "a").clone();
+    /// live["status"] = json!({ "readyReplicas": 1 });
+    /// let second = Context::fake().with_object(live).run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// assert_eq!((first.condition("Ready"), second.condition("Ready")), (Some("False"), Some("True")));
+    /// ```
+    #[must_use]
+    pub fn with_object(self, object: impl Serialize) -> Self {
+        match serde_json::to_string(&object) {
+            Ok(json) => self.with(&json),
+            Err(error) => self.broken(format!("this is no Kubernetes object: {error}")),
+        }
+    }
+
+    fn broken(self, why: String) -> Self {
+        self.reads.0.borrow_mut().wrong = Some(why);
         self
     }
 
@@ -214,24 +254,52 @@ fn key(object: &Value) -> (String, String, String) {
 }
 
 /// A plan to look into.
+///
+/// ```
+/// # use plugin_sdk::prelude::*;
+/// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
+/// #     Ok(Plan::new().own(app.child("v1/ConfigMap", json!({ "data": { "a": "b" } }))).pending("the database"))
+/// # }
+/// let plan = Context::fake().run(reconcile, "{ metadata: { name: web } }").unwrap();
+/// assert_eq!(plan.children(), ["v1/ConfigMap web"]);
+/// assert_eq!(plan.owned("v1/ConfigMap", "web")["data"]["a"], "b");
+/// assert_eq!(plan.pending.as_deref(), Some("the database"));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
+    /// In the order of the plan.
     pub writes: Vec<Written>,
+    /// None if the status stays as it is.
     pub status: Option<Value>,
+    /// In the order of the plan.
     pub conditions: Vec<Condition>,
+    /// In the order of the plan.
     pub events: Vec<Event>,
+    /// When to run again although nothing changed.
     pub after: Option<Duration>,
     /// What a partial plan waits for.
     pub pending: Option<String>,
+    /// A cleanup has nothing left to do.
     pub done: bool,
 }
 
 /// One write of a plan.
+///
+/// ```
+/// # use plugin_sdk::prelude::*;
+/// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
+/// #     Ok(Plan::new().own(app.child("v1/ConfigMap", json!({}))).keep())
+/// # }
+/// let plan = Context::fake().run(reconcile, "{ metadata: { name: web } }").unwrap();
+/// assert_eq!((plan.writes[0].verb, &plan.writes[0].options), ("own", &json!({ "keep": true })));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// `own`, `apply`, `create`, `patch` or `delete`.
     pub verb: &'static str,
+    /// Whole, or what the verb takes.
     pub object: Value,
+    /// See `wit/options.schema.json`.
     pub options: Value,
 }
 
@@ -246,6 +314,12 @@ impl Planned {
         let status = report.status.map(|status| serde_json::from_str(&status)).transpose()?;
         let (conditions, events) = (report.conditions, report.events);
         Ok(Self { writes, status, conditions, events, after, pending, done })
+    }
+
+    /// What the plan owns, in its order: `apps/v1/Deployment web`.
+    pub fn children(&self) -> Vec<String> {
+        let owned = self.writes.iter().filter(|write| write.verb == "own").map(|write| key(&write.object));
+        owned.map(|(kind, _, name)| format!("{kind} {name}")).collect()
     }
 
     /// The object that the plan owns under this name; `Value::Null` if there is none, so that a test reads

@@ -26,8 +26,13 @@
 //! The rooms: [`Object`] comes in, [`Context`] is the only door to the outside, [`Plan`] or [`Error`] goes out, and
 //! [`plugin!`] makes a component of it. This crate knows the contract in `wit/` and never the host.
 
+#![deny(missing_docs)]
+
 mod check;
 mod context;
+#[cfg(not(target_family = "wasm"))]
+mod crd;
+mod digest;
 mod entry;
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -36,6 +41,7 @@ mod macros;
 mod object;
 mod plan;
 mod report;
+mod time;
 
 #[cfg(target_family = "wasm")]
 mod arena;
@@ -45,12 +51,14 @@ mod host;
 mod log;
 
 pub use context::{Context, Rng};
+pub use digest::digest;
 pub use error::{Error, Result};
 #[cfg(not(target_family = "wasm"))]
 pub use fake::{Fake, Planned, Written};
 pub use object::{Metadata, Object};
 pub use plan::Plan;
 pub use report::{Condition, Event};
+pub use time::{Interval, Timestamp};
 pub use {serde, serde_json, tracing};
 
 /// What a plugin needs, in one line: `use plugin_sdk::prelude::*;`.
@@ -59,13 +67,19 @@ pub mod prelude {
     pub use serde_json::{Value, json};
     pub use tracing;
 
-    pub use crate::{Condition, Context, Error, Event, Metadata, Object, Plan, Result, ensure, plugin};
+    #[cfg(not(target_family = "wasm"))]
+    pub use crate::crd_test;
+    pub use crate::{
+        Condition, Context, Error, Event, Interval, Metadata, Object, Plan, Result, Timestamp, digest, ensure, plugin,
+    };
 }
 
 /// What `plugin!` expands to. Nothing here is part of the API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::check::{EXTRA, appears_once, copied, count, document, is_condition, is_dns_label, is_kind, same_group_kind};
+    #[cfg(not(target_family = "wasm"))]
+    pub use crate::crd::{Crd, Disagreement, agree, defaulted};
     pub use crate::entry::{Entry, cleanup, reconcile, unknown_kind};
     #[cfg(target_family = "wasm")]
     pub use crate::host::{bindings, enter};

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Object<Spec = Value, Status = Value> {
+    /// Name, labels and the like.
     pub metadata: Metadata,
     /// What the user wants. A kind without a spec has `()` or `Value` here.
     pub spec: Spec,
@@ -37,20 +38,35 @@ pub struct Object<Spec = Value, Status = Value> {
 }
 
 /// The part of `.metadata` that every plugin may need; for the rest there is [`Object::at`].
+///
+/// ```
+/// # use plugin_sdk::prelude::*;
+/// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
+/// let Metadata { name, generation, .. } = &app.metadata;
+/// tracing::debug!(name, generation, "reconciling");
+/// # Ok(Plan::new()) }
+/// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+/// ```
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
+    /// Unique among the objects of its kind, in its namespace.
     pub name: String,
     /// Empty for a cluster-scoped object.
     pub namespace: String,
+    /// Another one when the object is deleted and made again.
     pub uid: String,
+    /// Another one after each change.
     pub resource_version: String,
     /// Counts the changes of the spec.
     pub generation: i64,
+    /// For selectors.
     pub labels: BTreeMap<String, String>,
+    /// For everything else that people and programs note on objects.
     pub annotations: BTreeMap<String, String>,
+    /// Who has to finish before the object goes.
     pub finalizers: Vec<String>,
-    /// RFC 3339.
+    /// RFC 3339, see [`Timestamp`](crate::Timestamp).
     pub creation_timestamp: Option<String>,
     /// RFC 3339. There is one while the object is being deleted.
     pub deletion_timestamp: Option<String>,
@@ -94,6 +110,7 @@ fn undecodable(what: &str, error: &serde_json::Error) -> Error {
 }
 
 impl<Spec, Status> Object<Spec, Status> {
+    /// `metadata.name`.
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
@@ -103,6 +120,7 @@ impl<Spec, Status> Object<Spec, Status> {
         &self.metadata.namespace
     }
 
+    /// `metadata.uid`: another one when the object is deleted and made again.
     pub fn uid(&self) -> &str {
         &self.metadata.uid
     }
@@ -112,10 +130,30 @@ impl<Spec, Status> Object<Spec, Status> {
         format!("{}/{}", self.api_version, self.kind)
     }
 
+    /// The value of a label.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
+    /// ensure!(app.label("example.com/tier") != Some("retired"), "metadata.labels: the tier `retired` is not served any more");
+    /// # Ok(Plan::new()) }
+    /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// ```
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.get(key).map(String::as_str)
     }
 
+    /// The value of an annotation.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
+    /// if app.annotation("example.com/paused") == Some("true") {
+    ///     return Err(Error::wait("paused by the annotation example.com/paused"));
+    /// }
+    /// # Ok(Plan::new()) }
+    /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// ```
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.get(key).map(String::as_str)
     }
@@ -126,6 +164,17 @@ impl<Spec, Status> Object<Spec, Status> {
     }
 
     /// Anything in the object, by JSON pointer: `at("/status/readyReplicas")`. `Value::Null` if it is not there.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// let web = cx.get("apps/v1/Deployment", app.namespace(), app.name())?;
+    /// let ready = web.as_ref().and_then(|web| web.at("/status/readyReplicas").as_u64()).unwrap_or(0);
+    /// // A `/` in a key is written `~1`.
+    /// let page = web.as_ref().map(|web| web.at("/metadata/annotations/example.com~1page"));
+    /// # Ok(Plan::new().status(json!({ "ready": ready, "page": page }))) }
+    /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// ```
     pub fn at(&self, pointer: &str) -> &Value {
         const NOTHING: &Value = &Value::Null;
         let whole = self.whole.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default());
@@ -134,6 +183,19 @@ impl<Spec, Status> Object<Spec, Status> {
 
     /// What was reported last, decoded when it is asked for. None before the first report, and none if it does not decode as
     /// `Status` any more: a status can always be computed afresh.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Status { runs: u32 }
+    ///
+    /// fn reconcile(app: Object<Value, Status>, _cx: &Context) -> Result<Plan> {
+    ///     let runs = app.status().map_or(0, |status| status.runs);
+    ///     Ok(Plan::new().status(Status { runs }))
+    /// }
+    /// # let plan = Context::fake().run(reconcile, "{ metadata: { name: a }, status: { runs: 3 } }").unwrap();
+    /// # assert_eq!(plan.status.unwrap()["runs"], 3);
+    /// ```
     pub fn status(&self) -> Option<Status>
     where
         Status: DeserializeOwned,
@@ -143,6 +205,20 @@ impl<Spec, Status> Object<Spec, Status> {
 
     /// Whether the object's own controller has seen its present spec (`status.observedGeneration` is
     /// `metadata.generation`): before that, the rest of the status speaks of an older one.
+    ///
+    /// A plan that changes a child does not change what this run has read of it: what was read before may be observed and
+    /// still not be what is planned.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// let web = app.child("apps/v1/Deployment", json!({ "spec": { "replicas": 2 } }));
+    /// let ready = cx.read(&web)?.is_some_and(|live| {
+    ///     live.is_observed() && live.at("/spec/replicas") == 2 && live.at("/status/readyReplicas") == 2
+    /// });
+    /// # Ok(Plan::new().own(web).status(json!({ "ready": ready }))) }
+    /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// ```
     pub fn is_observed(&self) -> bool {
         self.at("/status/observedGeneration").as_i64() == Some(self.metadata.generation)
     }
@@ -173,7 +249,23 @@ impl<Spec, Status> Object<Spec, Status> {
         Value::Object(child)
     }
 
-    /// The same object with other types.
+    /// The same object with other types, as for what was read: `Object<DeploymentSpec, DeploymentStatus>`.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// #[derive(Deserialize)]
+    /// struct Database { port: u16 }
+    ///
+    /// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let Some(database) = cx.get("example.dev/v1/Database", app.namespace(), "main")? else {
+    ///         return Err(Error::wait("the Database `main` is not there yet"));
+    ///     };
+    ///     let database: Object<Database> = database.cast()?;
+    ///     Ok(Plan::new().status(json!({ "port": database.spec.port })))
+    /// }
+    /// # let cluster = Context::fake().with("{ apiVersion: example.dev/v1, kind: Database, metadata: { name: main }, spec: { port: 5432 } }");
+    /// # assert_eq!(cluster.run(reconcile, "{ metadata: { name: a } }").unwrap().status.unwrap()["port"], 5432);
+    /// ```
     pub fn cast<S: DeserializeOwned, T>(&self) -> Result<Object<S, T>> {
         Object::decode(self.text.clone())
     }

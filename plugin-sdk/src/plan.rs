@@ -81,6 +81,17 @@ impl Plan {
     }
 
     /// Cleanup only: nothing is left to do, the finalizer can go.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// fn tidy_up(bucket: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     match cx.get("v1/Pod", bucket.namespace(), "uploader")? {
+    ///         Some(_) => Err(Error::wait("the uploader is still running")),
+    ///         None => Ok(Plan::done()),
+    ///     }
+    /// }
+    /// # assert!(Context::fake().run(tidy_up, "{ metadata: { name: a } }").unwrap().done);
+    /// ```
     pub fn done() -> Self {
         Self { done: true, ..Self::default() }
     }
@@ -88,6 +99,22 @@ impl Plan {
     /// A child: applied, owned, repaired, and deleted once a later complete plan no longer has it.
     pub fn own(self, object: impl Serialize) -> Self {
         self.write("own", &object)
+    }
+
+    /// Several children, each as by [`own`](Plan::own), in their order. An `Option` is none or one of them.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(shop: Object<Value>, _cx: &Context) -> Result<Plan> {
+    /// let tills = (1..=2).map(|n| shop.child("v1/ConfigMap", json!({ "metadata": { "name": format!("till-{n}") } })));
+    /// let sign = (shop.spec["open"] == true).then(|| shop.child("v1/Service", json!({ "spec": { "ports": [{ "port": 80 }] } })));
+    /// Ok(Plan::new().own_all(tills).own_all(sign))
+    /// # }
+    /// # let plan = Context::fake().run(reconcile, "{ metadata: { name: a }, spec: { open: false } }").unwrap();
+    /// # assert_eq!(plan.children(), ["v1/ConfigMap till-1", "v1/ConfigMap till-2"]);
+    /// ```
+    pub fn own_all<T: Serialize>(self, objects: impl IntoIterator<Item = T>) -> Self {
+        objects.into_iter().fold(self, Self::own)
     }
 
     /// A shared object: applied under a field manager of this plugin and the reconciled object; a field that another manager
@@ -177,6 +204,7 @@ impl Plan {
         self
     }
 
+    /// Tells people of something that has happened. A steady state has no events.
     pub fn event(mut self, event: Event) -> Self {
         self.report.events.push(event);
         self

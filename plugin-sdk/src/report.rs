@@ -32,6 +32,18 @@ impl Condition {
         Self { status: "False", ..Self::yes(name, reason, message) }
     }
 
+    /// `True` if it holds, else `False`: for a condition that says the same either way, as "2 of 3 replicas are ready".
+    ///
+    /// ```
+    /// # use plugin_sdk::Condition;
+    /// let (ready, wanted) = (2, 3);
+    /// let available = Condition::when("Available", ready > 0, "Counted", format!("{ready} of {wanted} replicas are ready"));
+    /// assert_eq!(available.status, "True");
+    /// ```
+    pub fn when(name: &str, holds: bool, reason: &str, message: impl Into<String>) -> Self {
+        if holds { Self::yes(name, reason, message) } else { Self::no(name, reason, message) }
+    }
+
     /// Nobody can say: `Unknown`.
     pub fn unknown(name: &str, reason: &str, message: impl Into<String>) -> Self {
         Self { status: "Unknown", ..Self::yes(name, reason, message) }
@@ -56,10 +68,12 @@ pub struct Event {
 }
 
 impl Event {
+    /// Something went as it should.
     pub fn normal(reason: &str, message: impl Into<String>) -> Self {
         Self { severity: "Normal", reason: reason.into(), message: message.into() }
     }
 
+    /// Somebody may want to look.
     pub fn warning(reason: &str, message: impl Into<String>) -> Self {
         Self { severity: "Warning", ..Self::normal(reason, message) }
     }

@@ -146,6 +146,7 @@ impl Doing<'_> {
             403 if status.message.contains("being terminated") => {
                 Failed::new(Wait, "NamespaceTerminating", said, Some(RECHECK), None)
             }
+            403 if is_about_quota(status) => Failed::new(Wait, "QuotaExceeded", said, Some(RECHECK), FALSE),
             403 => Failed::new(Terminal, "Refused", said, Some(RECHECK), FALSE),
             404 => Failed::new(Retry, "NotFound", said, None, FALSE),
             409 => Failed::superseded(said),
@@ -187,6 +188,11 @@ impl Doing<'_> {
 /// Quotas, Pod Security and webhooks answer 403 as well; only the authorizer speaks like this.
 fn is_about_rights(status: &Status) -> bool {
     status.message.contains(" cannot ") && status.message.contains(" resource ")
+}
+
+/// Nothing is wrong with the object: others have to go, or the quota to grow.
+fn is_about_quota(status: &Status) -> bool {
+    status.message.contains("exceeded quota: ") || status.message.contains("status unknown for quota: ")
 }
 
 /// An apply with a field that the schema does not have answers 500.
@@ -234,9 +240,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_quota_is_no_missing_right() {
+    fn a_quota_is_neither_a_missing_right_nor_a_fault_of_the_object() {
         let failed = told(403, "exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1");
-        assert_eq!((failed.class, failed.reason.as_str()), (Class::Terminal, "Refused"));
+        assert_eq!((failed.class, failed.reason.as_str(), failed.after), (Class::Wait, "QuotaExceeded", Some(RECHECK)));
         assert!(failed.message.contains("exceeded quota") && failed.message.contains("apps/v1/Deployment team-a/web"));
     }
 

@@ -22,6 +22,8 @@ plugin!(reconcile, for: "demo.reef.dev/v1/Hello", owns: ["v1/ConfigMap"], crds: 
 mod tests {
     use super::*;
 
+    crd_test!("../crd.yaml", "../sample.yaml", spec: Hello);
+
     #[test]
     fn the_text_ends_up_in_a_config_map_of_the_same_name() {
         let cluster = Context::fake();

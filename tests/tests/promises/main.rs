@@ -23,3 +23,4 @@ mod probe;
 mod queue;
 mod reads;
 mod sandbox;
+mod website;
