@@ -7,6 +7,7 @@
 mod failing;
 mod live;
 mod reads;
+mod refused;
 mod rights;
 mod run;
 mod steward;
@@ -27,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{failing::Failures, live::Live};
+use self::{failing::Failures, live::Live, refused::Refused};
 use crate::{
     catalog::Catalog,
     identity::Api,
@@ -62,6 +63,7 @@ pub struct Shared {
     pub work: Arc<Work>,
     catalog: Catalog<Live>,
     failures: Failures,
+    refused: Arc<Refused>,
     /// Counts up when the failures of any plugin changed.
     news: watch::Sender<u64>,
     seeds: AtomicU64,
@@ -125,6 +127,7 @@ impl Shared {
             work,
             catalog: Catalog::default(),
             failures: Failures::default(),
+            refused: Arc::default(),
             news: watch::Sender::new(0),
             seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
             unsettled: AtomicUsize::new(0),
@@ -187,6 +190,7 @@ impl Drop for Taken {
 /// Runs until `stop`: keys while this host leads, and stewards for all plugins of the class.
 pub async fn dispatch(shared: Arc<Shared>, stop: CancellationToken) {
     let stewards = tokio::spawn(stewards::run(shared.clone(), stop.clone()));
+    let _refused = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(refused::run(shared.clone())));
     let mut leading = shared.leader.changed();
     while !stop.is_cancelled() {
         if leading.borrow_and_update().is_some() {

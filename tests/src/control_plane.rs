@@ -5,12 +5,13 @@
 //! user `reef-host`, who has no right but what `deploy/` gives.
 
 mod flags;
+mod outage;
 
 use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -36,21 +37,44 @@ pub struct ControlPlane {
     supervisor: Arc<Supervisor>,
     api: u16,
     etcd: Process,
-    servers: Vec<Process>,
+    /// Where etcd serves.
+    etcd_port: u16,
+    /// Another one after an outage.
+    apiserver: Mutex<Process>,
+    /// How it is started.
+    apiserver_flags: Vec<String>,
+    manager: Process,
+    tools: Tools,
     pub took: Duration,
 }
 
 impl ControlPlane {
     /// Starts everything in `dir`, which must not exist and goes away with the control plane. Returns when it serves.
     pub async fn start(tools: &Tools, dir: &Path) -> Result<Self> {
+        Self::start_with(tools, dir, &[]).await
+    }
+
+    /// The same, with further flags for kube-apiserver.
+    pub async fn start_with(tools: &Tools, dir: &Path, extra: &[String]) -> Result<Self> {
         let start = Instant::now();
         let supervisor = Supervisor::start(dir)?;
         let authority = Authority::new()?;
         write_files(&authority, dir)?;
-        let (api, etcd, apiserver) = start_api(&supervisor, tools, &authority).await?;
+        let started = start_api(&supervisor, tools, &authority, extra).await?;
+        let (api, etcd_port) = (started.api, started.etcd_port);
         write_kubeconfigs(&authority, dir, api)?;
         let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir))?;
-        let plane = Self { supervisor, api, etcd, servers: vec![apiserver, manager], took: Duration::ZERO };
+        let plane = Self {
+            supervisor,
+            api,
+            etcd: started.etcd,
+            etcd_port,
+            apiserver: Mutex::new(started.apiserver),
+            apiserver_flags: started.flags,
+            manager,
+            tools: tools.clone(),
+            took: Duration::ZERO,
+        };
         plane.wait_for_default_account().await?;
         Ok(Self { took: start.elapsed(), ..plane })
     }
@@ -84,9 +108,7 @@ impl ControlPlane {
 
     /// etcd, kube-apiserver and controller-manager.
     pub fn processes(&self) -> Vec<Process> {
-        let mut all = vec![self.etcd.clone()];
-        all.extend(self.servers.iter().cloned());
-        all
+        vec![self.etcd.clone(), self.apiserver(), self.manager.clone()]
     }
 
     /// The controller-manager is at work when a namespace gets its default ServiceAccount.
@@ -113,17 +135,26 @@ impl ControlPlane {
     }
 }
 
+struct Started {
+    api: u16,
+    etcd: Process,
+    etcd_port: u16,
+    apiserver: Process,
+    flags: Vec<String>,
+}
+
 /// Another process may take a port between our choosing it and the server's binding it; then both servers get new ones.
-async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority) -> Result<(u16, Process, Process)> {
+async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, extra: &[String]) -> Result<Started> {
     let dir = supervisor.dir();
     for _ in 0..ATTEMPTS {
         let (client, peer, api) = (free_port()?, free_port()?, free_port()?);
         let _ = fs::remove_dir_all(dir.join("etcd"));
         let etcd = run(supervisor, &tools.etcd, flags::etcd(dir, client, peer))?;
-        let apiserver = run(supervisor, &tools.kube_apiserver, flags::apiserver(dir, client, api))?;
+        let flags = flags::apiserver(dir, client, api, extra);
+        let apiserver = run(supervisor, &tools.kube_apiserver, flags.clone())?;
         write_kubeconfigs(authority, dir, api)?;
         if serves(dir, &etcd, &apiserver).await? {
-            return Ok((api, etcd, apiserver));
+            return Ok(Started { api, etcd, etcd_port: client, apiserver, flags });
         }
         etcd.kill()?;
         apiserver.kill()?;

@@ -19,5 +19,6 @@ mod operability;
 mod plan;
 mod probe;
 mod queue;
+mod reader;
 mod reads;
 mod sandbox;
