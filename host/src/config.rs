@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ffi::OsString, fs, net::SocketAddr, path::PathB
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, ValueEnum, parser::ValueSource};
 
-use crate::names::Span;
+use crate::names::{Memory, Span};
 
 /// A shorter period is a typo (`0`), and would be a storm.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -72,6 +72,20 @@ pub struct HostConfig {
     /// How often rights and waiting plugins are checked again.
     #[arg(long, env = "REEF_RECHECK_PERIOD", value_name = "DURATION", default_value = "30s")]
     pub recheck_period: Span,
+
+    /// What the cache may hold, over all plugins. What does not fit is not read, and the plugins that need it say so.
+    #[arg(long, env = "REEF_CACHE_BUDGET", value_name = "MEMORY", default_value = "1Gi")]
+    pub cache_budget: Memory,
+
+    /// How often everything in the cache is read anew at least, lest an event that was never sent stays missed; up to twice
+    /// as long, by chance, so that not all is read at once.
+    #[arg(long, env = "REEF_RELIST_PERIOD", value_name = "DURATION", default_value = "1h")]
+    pub relist_period: Span,
+
+    /// A watch that says nothing for so long is taken for dead. More than a minute, which is how often a quiet one gives a
+    /// sign of life.
+    #[arg(long, env = "REEF_WATCH_IDLE_TIMEOUT", value_name = "DURATION", default_value = "90s")]
+    pub watch_idle_timeout: Span,
 
     /// Reconciles in flight at most, over all plugins.
     #[arg(long, env = "REEF_MAX_IN_FLIGHT", value_name = "N", default_value = "128",
@@ -178,6 +192,11 @@ impl HostConfig {
                 "lease-duration ({lease}) must be longer than lease-renew-deadline ({renew}), and that longer than 1.2 × \
                  lease-retry-period ({retry})"
             )));
+        }
+        for (flag, value) in [("relist-period", self.relist_period), ("watch-idle-timeout", self.watch_idle_timeout)] {
+            if value.0 < Duration::from_secs(1) {
+                return Err(ConfigError::Invalid(format!("{flag} ({value}) must be at least 1s")));
+            }
         }
         Ok(self)
     }

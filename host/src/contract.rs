@@ -4,10 +4,12 @@
 //! It knows neither Wasm nor Kubernetes' client. `wit/` is where each word is explained.
 
 pub mod manifest;
+pub mod selector;
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use manifest::Manifest;
+pub use selector::Selector;
 
 use crate::names::{Kind, ObjectId};
 
@@ -108,7 +110,7 @@ pub enum FailureKind {
     Terminal,
 }
 
-/// One thing that a reconcile read: a dependency of its key, whether or not the object existed.
+/// One object that a reconcile read: a dependency of its key, whether or not the object existed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Read {
     pub object: ObjectId,
@@ -116,7 +118,28 @@ pub struct Read {
     pub fields: Vec<String>,
 }
 
-/// What a read may answer when it does not answer an object.
+/// A list that a reconcile read: which objects match, and what was kept of them, is a dependency of its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Query {
+    pub kind: Kind,
+    /// Empty: all namespaces, or a cluster-scoped kind.
+    pub namespace: Arc<str>,
+    pub selector: Selector,
+    /// Paths that were kept; empty keeps all. Only what is kept wakes.
+    pub fields: Vec<String>,
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, namespace, selector) = (&self.kind, &self.namespace, &self.selector);
+        match namespace.is_empty() {
+            true => write!(f, "{kind} `{selector}`"),
+            false => write!(f, "{kind} `{selector}` in namespace {namespace}"),
+        }
+    }
+}
+
+/// What a read may answer when it does not answer an object or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
     Forbidden(String),

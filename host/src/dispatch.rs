@@ -8,6 +8,7 @@ mod failing;
 mod live;
 mod losses;
 mod reads;
+mod refused;
 mod rights;
 mod run;
 mod steward;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{failing::Failures, live::Live};
+use self::{failing::Failures, live::Live, refused::Refused};
 use crate::{
     catalog::{Catalog, crd::Failing},
     identity::{Api, ApiError},
@@ -68,6 +69,7 @@ pub struct Shared {
 pub struct State {
     catalog: Catalog<Live>,
     failures: Failures,
+    refused: Arc<Refused>,
     seeds: AtomicU64,
     /// Changes of `Plugin` resources that no steward has looked at yet.
     unsettled: AtomicUsize,
@@ -78,6 +80,7 @@ impl Default for State {
         Self {
             catalog: Catalog::default(),
             failures: Failures::default(),
+            refused: Arc::default(),
             seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
             unsettled: AtomicUsize::new(0),
         }
@@ -194,6 +197,7 @@ impl Drop for Taken {
 /// Runs until `stop`: keys while this host leads, and stewards for all plugins of the class.
 pub async fn dispatch(shared: Arc<Shared>, stop: CancellationToken) {
     let stewards = tokio::spawn(stewards::run(shared.clone(), stop.clone()));
+    let _refused = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(refused::run(shared.clone())));
     let mut leading = shared.leader.changed();
     while !stop.is_cancelled() {
         for plugin in shared.work.slowed_news.lock().drain(..) {

@@ -7,6 +7,8 @@
 //!
 //! It knows names, reads and how to reach an API server; never Wasm, the queue, or the catalog.
 
+mod budget;
+mod dependencies;
 mod echo;
 mod entry;
 mod index;
@@ -17,17 +19,21 @@ mod replica;
 mod store;
 mod stream;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::AbortHandle};
 
 pub use entry::{Entry, Managed, Operation, Owner};
-pub use registry::{ScopeState, Writing};
+pub use registry::Writing;
 
 use crate::{
-    contract::Read,
+    contract::{Query, Read, Selector},
     identity::{Actor, Api},
-    names::{Account, Cluster, Key, Kind, ObjectId, PluginId},
+    names::{Account, Cluster, Key, Kind, Memory, ObjectId, PluginId},
 };
 use registry::{Membership, Registry};
 
@@ -38,13 +44,30 @@ pub struct Scope {
     pub kind: Kind,
     /// Empty: all namespaces, or a cluster-scoped kind.
     pub namespace: Arc<str>,
-    /// A private watch of the one object of this name, never shared with another account: Secrets.
-    pub only: Option<(Account, Arc<str>)>,
+    /// Never shared with another account: Secrets.
+    pub private: Option<Private>,
+}
+
+/// Whose own watch it is, and of which object; no name: of all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Private {
+    pub account: Account,
+    pub name: Option<Arc<str>>,
 }
 
 impl Scope {
     pub fn new(cluster: Cluster, kind: Kind, namespace: &str) -> Self {
-        Self { cluster, kind, namespace: namespace.into(), only: None }
+        Self { cluster, kind, namespace: namespace.into(), private: None }
+    }
+
+    /// The one object that it is about, if it is.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.private.as_ref()?.name.as_ref()
+    }
+
+    /// For sentences.
+    fn place(&self) -> String {
+        if self.namespace.is_empty() { "the cluster".into() } else { format!("namespace {}", self.namespace) }
     }
 
     /// Whether an object of this scope's cluster belongs into it.
@@ -52,7 +75,7 @@ impl Scope {
         // An object of the kind that is in no namespace says that none of them is.
         self.kind == id.kind
             && (self.namespace.is_empty() || self.namespace == id.namespace || id.namespace.is_empty())
-            && self.only.as_ref().is_none_or(|(_, name)| *name == id.name)
+            && self.name().is_none_or(|name| *name == id.name)
     }
 }
 
@@ -123,11 +146,40 @@ pub enum SyncState {
     /// Complete and followed. Stays while a broken watch is resumed: the store is then late, never incomplete.
     Synced,
     /// Cannot be read. It goes on trying.
-    Failed {
-        message: String,
-        /// Whether the API server refused, rather than not answering or not knowing the kind.
-        forbidden: bool,
-    },
+    Failed { message: String, why: Why },
+}
+
+/// Why a scope cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nobody who looks at it may.
+    Forbidden,
+    /// The API server does not serve the kind.
+    Missing,
+    /// It does not fit into the budget of the store. It is tried again when there is room.
+    Full,
+    /// The API server does not answer, or not as it should.
+    Unwell,
+}
+
+/// How a scope is doing: for metrics, readiness and conditions.
+#[derive(Debug, Clone)]
+pub struct ScopeState {
+    pub scope: Scope,
+    pub synced: bool,
+    pub objects: usize,
+    /// What the objects cost in memory, nearly.
+    pub bytes: usize,
+    /// Objects that did not decode.
+    pub quarantined: usize,
+    /// Of the last failure, until the watch is well again.
+    pub last_error: Option<String>,
+    pub subscribers: usize,
+    pub resource_version: u64,
+    /// Complete lists so far.
+    pub lists: u64,
+    /// Events so far, without bookmarks.
+    pub events: u64,
 }
 
 /// The cache cannot answer: it is not complete, so that "not found" would be a guess.
@@ -137,6 +189,8 @@ pub struct NotSynced {
     pub kind: Kind,
     pub place: String,
     pub why: String,
+    /// It lacks only objects that do not decode: waiting does not help, a change of them does.
+    pub quarantined: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -147,8 +201,10 @@ pub struct HubOptions {
     pub idle: Duration,
     /// A watch is asked to end after this, up to twice this, and then resumed.
     pub watch_timeout: Duration,
-    /// A watched scope is read anew after so long, lest an event that was never sent stays missed.
+    /// A watched scope is read anew after this, up to twice this, lest an event that was never sent stays missed.
     pub relist: Duration,
+    /// What the store may hold, over all scopes, as [`Entry::weight`] counts. A scope that would go over it is refused.
+    pub budget: Memory,
     /// Objects per page of a list.
     pub page: usize,
 }
@@ -160,6 +216,7 @@ impl Default for HubOptions {
             idle: Duration::from_secs(90),
             watch_timeout: Duration::from_secs(300),
             relist: Duration::from_secs(3600),
+            budget: Memory(1 << 30),
             page: 500,
         }
     }
@@ -173,13 +230,16 @@ pub struct Hub {
 
 struct Shared {
     api: Api,
+    /// Whether the API server has not refused a streaming list yet.
+    streams: AtomicBool,
     options: HubOptions,
     registry: Registry,
 }
 
 impl Hub {
     pub fn new(api: Api, wake: Waker, options: HubOptions) -> Self {
-        Self { shared: Arc::new(Shared { api, options, registry: Registry::new(wake) }) }
+        let registry = Registry::new(wake, options.budget);
+        Self { shared: Arc::new(Shared { api, streams: AtomicBool::new(true), options, registry }) }
     }
 
     /// Joins a scope. `lender` is who the watch may run as; of several lenders one is used, and another takes over
@@ -198,6 +258,11 @@ impl Hub {
     /// The object as far as the hub knows, own writes included.
     pub fn get(&self, scope: &Scope, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, NotSynced> {
         self.shared.registry.get(scope, namespace, name)
+    }
+
+    /// All objects that match, in the order of namespace and name, own writes included.
+    pub fn list(&self, scope: &Scope, selector: &Selector) -> Result<Vec<Arc<Entry>>, NotSynced> {
+        self.shared.registry.list(scope, selector)
     }
 
     /// All objects with an owner reference to this uid.
@@ -234,17 +299,23 @@ impl Hub {
 
     /// Adds one dependency. Called before the read itself, so that no change falls between read and dependency.
     pub fn add_read(&self, key: &Key, read: &Read) {
-        self.shared.registry.add_read(key, read);
+        self.shared.registry.dependencies().add(key, read);
+    }
+
+    /// The same for a list.
+    pub fn add_list(&self, key: &Key, query: &Query) {
+        self.shared.registry.dependencies().add_list(key, query);
     }
 
     /// What a finished run has read replaces the key's dependencies. A key is woken when an object that it depends on
-    /// appears, goes, or changes in the fields that were kept, and when its scope becomes readable.
-    pub fn set_reads(&self, key: &Key, reads: Vec<Read>) {
-        self.shared.registry.set_reads(key, &reads);
+    /// appears, goes, or changes in the fields that were kept, when an object begins or ceases to match a list, and when a
+    /// scope in which it has read becomes readable.
+    pub fn set_reads(&self, key: &Key, reads: &[Read], lists: &[Query]) {
+        self.shared.registry.dependencies().set(key, reads, lists);
     }
 
     pub fn forget(&self, key: &Key) {
-        self.shared.registry.set_reads(key, &[]);
+        self.set_reads(key, &[], &[]);
     }
 
     pub fn scopes(&self) -> Vec<ScopeState> {

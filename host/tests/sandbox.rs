@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use guests::Guest;
 use reef::{
     capability::{Grant, Reads, Recorded},
-    contract::{FailureKind, Read, ReadError, Request},
+    contract::{FailureKind, Query, Read, ReadError, Request},
     names::{Digest, Kind, Memory, ObjectId, PluginId, Span},
     sandbox::{Call, Ended, Limits, LoadError, Loaded, Outcome, Sandbox, SandboxOptions},
 };
@@ -77,7 +77,7 @@ fn config_map(name: &str) -> ObjectId {
 fn call(loaded: &Loaded, limits: Limits, reads: Arc<dyn Reads>) -> Call {
     let plugin = PluginId::new("team-a", "hello");
     let entry = loaded.manifest().reconciles[0].clone();
-    let grant = Arc::new(Grant { plugin: plugin.clone(), entry, cluster_scoped: Vec::new() });
+    let grant = Arc::new(Grant { plugin: plugin.clone(), entry, cluster_scoped: Vec::new(), unknown: Vec::new() });
     Call { plugin, grant, reads, limits }
 }
 
@@ -215,6 +215,10 @@ struct Silent;
 
 impl Reads for Silent {
     fn get<'a>(&'a self, _: &'a ObjectId, _: &'a [String]) -> BoxFuture<'a, Result<Option<Bytes>, ReadError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn list<'a>(&'a self, _query: &'a Query) -> BoxFuture<'a, Result<Vec<Bytes>, ReadError>> {
         Box::pin(std::future::pending())
     }
 }

@@ -66,7 +66,13 @@ impl Context {
     /// # Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
     /// ```
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Object>> {
-        self.reads.get(kind, namespace, name)?.map(Object::decode).transpose()
+        self.get_fields(kind, namespace, name, &[])
+    }
+
+    /// The same, but of the object only identity and these fields, by JSON pointer (`/status/phase`): nothing else of it
+    /// wakes, and nothing else is carried over.
+    pub fn get_fields(&self, kind: &str, namespace: &str, name: &str, fields: &[&str]) -> Result<Option<Object>> {
+        self.reads.get(kind, namespace, name, fields)?.map(Object::decode).transpose()
     }
 
     /// What is there of a child that is about to be planned: whatever [`Plan::own`](crate::Plan::own) takes. It must say its
@@ -87,10 +93,39 @@ impl Context {
         self.get(&named.kind(), named.namespace(), named.name())
     }
 
-    /// All objects of a kind that a label selector matches (`app=web,tier!=db`, as kubectl takes it; `""` is all), in the
-    /// namespace of the object that is reconciled; of a cluster-scoped one, in all namespaces.
+    /// All objects of a kind that a label selector matches (`app=web,tier notin (db,cache)`, as kubectl takes it; `""` is
+    /// all), in the namespace of the object that is reconciled, in the order of their names. Of a cluster-scoped kind, or for a
+    /// cluster-scoped object, in all namespaces. Which objects match is a dependency too. [`Object::typed`] decodes them.
+    ///
+    /// ```
+    /// use plugin_sdk::prelude::*;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Port { port: u16 }
+    ///
+    /// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let ports = cx.list("net.example/v1/Port", "app=web")?.into_iter().map(Object::typed::<Port, Value>);
+    ///     let ports = ports.collect::<Result<Vec<_>>>()?;
+    ///     Ok(Plan::new().status(json!({ "ports": ports.iter().map(|port| port.spec.port).collect::<Vec<_>>() })))
+    /// }
+    ///
+    /// let cluster = Context::fake().with("
+    ///     apiVersion: net.example/v1
+    ///     kind: Port
+    ///     metadata: { name: http, namespace: shop, labels: { app: web } }
+    ///     spec: { port: 80 }
+    /// ");
+    /// let plan = cluster.run(reconcile, "{ metadata: { name: a, namespace: shop } }").unwrap();
+    /// assert_eq!(plan.status.unwrap()["ports"], json!([80]));
+    /// ```
     pub fn list(&self, kind: &str, selector: &str) -> Result<Vec<Object>> {
-        self.reads.list(kind, &self.namespace, selector)?.into_iter().map(Object::decode).collect()
+        self.list_fields(kind, selector, &[])
+    }
+
+    /// The same, but of each object only identity and these fields, by JSON pointer (`/status/phase`): of an object that goes
+    /// on matching nothing else wakes, and many more fit into one answer.
+    pub fn list_fields(&self, kind: &str, selector: &str, fields: &[&str]) -> Result<Vec<Object>> {
+        self.reads.list(kind, &self.namespace, selector, fields)?.into_iter().map(Object::decode).collect()
     }
 
     /// `spec.settings` of the plugin. What does not decode is a terminal error with the reason `InvalidSettings`.

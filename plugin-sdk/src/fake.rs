@@ -2,6 +2,8 @@
 //!
 //! Objects from YAML in, a plan out. It answers reads and remembers them; it applies nothing and knows no host.
 
+mod selector;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     context::{Context, parse_kind},
@@ -180,57 +182,60 @@ impl Reads {
         }
     }
 
-    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<String>> {
+    pub fn get(&self, kind: &str, namespace: &str, name: &str, fields: &[&str]) -> Result<Option<String>> {
         parse_kind(kind)?;
         let mut world = self.0.borrow_mut();
         world.asked.push(format!("{kind} {namespace}/{name}"));
-        Ok(world.objects.get(&(kind.into(), namespace.into(), name.into())).map(Value::to_string))
+        let object = world.objects.get(&(kind.into(), namespace.into(), name.into()));
+        object.map(|object| kept(object, fields)).transpose()
     }
 
-    pub fn list(&self, kind: &str, namespace: &str, selector: &str) -> Result<Vec<String>> {
+    pub fn list(&self, kind: &str, namespace: &str, selector: &str, fields: &[&str]) -> Result<Vec<String>> {
         parse_kind(kind)?;
         let mut world = self.0.borrow_mut();
         world.asked.push(format!("{kind} {namespace}?{selector}"));
-        let terms = selector.split(',').filter(|term| !term.trim().is_empty()).map(Term::parse).collect::<Result<Vec<_>>>()?;
+        let terms = selector::parse(selector)?;
         let wanted = |(key, object): &(&(String, String, String), &Value)| {
             key.0 == kind && (namespace.is_empty() || key.1 == namespace) && terms.iter().all(|term| term.matches(object))
         };
-        Ok(world.objects.iter().filter(wanted).map(|(_, object)| object.to_string()).collect())
+        world.objects.iter().filter(wanted).map(|(_, object)| kept(object, fields)).collect()
     }
 }
 
-/// One term of a label selector; the fake knows `a=b`, `a==b`, `a!=b`, `a` and `!a`.
-#[derive(Debug)]
-struct Term<'a> {
-    label: &'a str,
-    value: Option<&'a str>,
-    negated: bool,
+/// The object as JSON text, with identity and these fields only; no fields keep everything.
+fn kept(object: &Value, fields: &[&str]) -> Result<String> {
+    if fields.is_empty() {
+        return Ok(object.to_string());
+    }
+    let identity = ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace", "/metadata/uid"];
+    let mut out = Value::Object(Map::new());
+    for pointer in identity.iter().chain(fields) {
+        let Some(path) = pointer.strip_prefix('/') else {
+            let fix = "write a JSON pointer, as in `/data/text`";
+            return Err(Error::terminal(format!("`{pointer}` is no path to a field: {fix}")).reason("ReadFailed"));
+        };
+        let path: Vec<String> = path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
+        copy(object, &mut out, &path);
+    }
+    Ok(out.to_string())
 }
 
-impl<'a> Term<'a> {
-    fn parse(term: &'a str) -> Result<Self> {
-        let term = term.trim();
-        let (label, value, negated) = if let Some((label, value)) = term.split_once("!=") {
-            (label, Some(value), true)
-        } else if let Some((label, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-            (label, Some(value), false)
-        } else {
-            (term.trim_start_matches('!'), None, term.starts_with('!'))
-        };
-        if label.contains([' ', '(']) {
-            let known = "Context::fake() knows `a=b`, `a!=b`, `a` and `!a`";
-            return Err(Error::terminal(format!("the selector term `{term}` is not understood: {known}")));
+/// A path that leads into a list keeps the whole list.
+fn copy(from: &Value, to: &mut Value, path: &[String]) {
+    let (Some((first, rest)), Value::Object(fields)) = (path.split_first(), from) else {
+        *to = from.clone();
+        return;
+    };
+    if let (Some(value), Value::Object(out)) = (fields.get(first), to) {
+        let there = out.contains_key(first);
+        let mut inner = if there { out[first].take() } else { Value::Object(Map::new()) };
+        let leads_somewhere = rest.is_empty() || value.is_object() || value.is_array();
+        if leads_somewhere {
+            copy(value, &mut inner, rest);
         }
-        Ok(Self { label: label.trim(), value: value.map(str::trim), negated })
-    }
-
-    fn matches(&self, object: &Value) -> bool {
-        let label = object.get("metadata").and_then(|m| m.get("labels")).and_then(|l| l.get(self.label));
-        let matches = match self.value {
-            Some(value) => label.and_then(Value::as_str) == Some(value),
-            None => label.is_some(),
-        };
-        matches != self.negated
+        if leads_somewhere || there {
+            out.insert(first.clone(), inner);
+        }
     }
 }
 
@@ -356,7 +361,8 @@ mod tests {
             Ok(cx.list("v1/Pod", selector)?.iter().map(|pod| pod.name().to_owned()).collect())
         };
         Ok(Plan::new().status(json!({
-            "all": names("")?, "web": names("app=web")?, "not": names("app!=web")?, "has": names("app")?, "none": names("!app")?
+            "all": names("")?, "web": names("app=web")?, "not": names("app!=web")?, "has": names("app")?, "none": names("!app")?,
+            "in": names("app in (db, x)")?, "notin": names("app notin (db),app")?
         })))
     }
 
@@ -369,9 +375,29 @@ mod tests {
              { apiVersion: v1, kind: Pod, metadata: { name: d, namespace: other, labels: { app: web } } }\n",
         );
         let plan = cluster.run(listing, "metadata: { name: x, namespace: n }").unwrap();
-        let lists = json!({ "all": ["a", "b", "c"], "web": ["a"], "not": ["b", "c"], "has": ["a", "b"], "none": ["c"] });
+        let lists = json!({ "all": ["a", "b", "c"], "web": ["a"], "not": ["b", "c"], "has": ["a", "b"], "none": ["c"],
+            "in": ["b"], "notin": ["a"] });
         assert_eq!(plan.status, Some(lists));
         assert_eq!(cluster.reads()[1], "v1/Pod n?app=web");
+    }
+
+    #[test]
+    fn only_the_fields_that_were_asked_for_are_there() {
+        let cluster = Context::fake().with(
+            "{ apiVersion: v1, kind: Pod, metadata: { name: a, namespace: n, labels: { app: web } }, \
+               spec: { containers: [{ name: x }], nodeName: y }, status: { phase: Running } }",
+        );
+        let cx = cluster.context("n").unwrap();
+        let pod =
+            cx.get_fields("v1/Pod", "n", "a", &["/spec/containers/0/name", "/status/phase", "/status/none"]).unwrap().unwrap();
+        assert_eq!(
+            (pod.at("/spec"), pod.at("/status")),
+            (&json!({ "containers": [{ "name": "x" }] }), &json!({ "phase": "Running" }))
+        );
+        assert_eq!((pod.name(), pod.label("app")), ("a", None));
+        let pods = cx.list_fields("v1/Pod", "app=web", &["/spec/nodeName"]).unwrap();
+        assert_eq!((pods[0].at("/spec"), pods[0].at("/status")), (&json!({ "nodeName": "y" }), &Value::Null));
+        assert!(cx.list_fields("v1/Pod", "", &["spec"]).unwrap_err().to_string().contains("`spec` is no path"));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn enter(request: Request, entry: Entry) -> Result<Plan, Failure> {
 pub(crate) struct Reads;
 
 impl Reads {
-    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<String>> {
+    pub fn get(&self, kind: &str, namespace: &str, name: &str, fields: &[&str]) -> Result<Option<String>> {
         let (api_version, kind) = parse_kind(kind)?;
         let object = types::ObjectRef {
             api_version: api_version.into(),
@@ -49,18 +49,22 @@ impl Reads {
             namespace: namespace.into(),
             name: name.into(),
         };
-        reads::get(&object, &[]).map_err(refused)
+        reads::get(&object, &owned(fields)).map_err(refused)
     }
 
-    pub fn list(&self, kind: &str, namespace: &str, selector: &str) -> Result<Vec<String>> {
+    pub fn list(&self, kind: &str, namespace: &str, selector: &str, fields: &[&str]) -> Result<Vec<String>> {
         let (api_version, kind) = parse_kind(kind)?;
         let namespaces = if namespace.is_empty() { Vec::new() } else { vec![namespace.into()] };
         let (api_version, kind, selector) = (api_version.into(), kind.into(), selector.into());
-        reads::list(&reads::Query { api_version, kind, namespaces, selector, fields: Vec::new() }).map_err(refused)
+        reads::list(&reads::Query { api_version, kind, namespaces, selector, fields: owned(fields) }).map_err(refused)
     }
 }
 
-/// A right can be lent and a kind installed at any time, without a change of the object: both are tried again.
+fn owned(fields: &[&str]) -> Vec<String> {
+    fields.iter().map(|field| (*field).into()).collect()
+}
+
+/// A right can be lent and a kind installed at any time, and the host wakes who asked; so both are no reason to give up.
 fn refused(error: reads::Error) -> Error {
     match error {
         reads::Error::Forbidden(message) => Error::retry(message).reason("Forbidden"),

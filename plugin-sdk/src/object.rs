@@ -110,6 +110,12 @@ fn undecodable(what: &str, error: &serde_json::Error) -> Error {
 }
 
 impl<Spec, Status> Object<Spec, Status> {
+    /// The same object with a spec and a status of other types: what was read comes as `Object<Value, Value>`. A spec that does
+    /// not decode is a terminal error.
+    pub fn typed<OtherSpec: DeserializeOwned, OtherStatus>(self) -> Result<Object<OtherSpec, OtherStatus>> {
+        Object::decode(self.text)
+    }
+
     /// `metadata.name`.
     pub fn name(&self) -> &str {
         &self.metadata.name

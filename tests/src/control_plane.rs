@@ -5,12 +5,13 @@
 //! user `reef-host`, who has no right but what `deploy/` gives.
 
 mod flags;
+mod outage;
 
 use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -34,30 +35,46 @@ const ATTEMPTS: usize = 5;
 
 pub struct ControlPlane {
     supervisor: Arc<Supervisor>,
-    ports: Ports,
-    etcd: Process,
-    apiserver: Mutex<Process>,
-    manager: Process,
-    pub took: Duration,
-}
-
-/// On 127.0.0.1.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
     api: u16,
-    etcd: u16,
+    etcd: Process,
+    /// Where etcd serves.
+    etcd_port: u16,
+    /// Another one after an outage.
+    apiserver: Mutex<Process>,
+    /// How it is started.
+    apiserver_flags: Vec<String>,
+    manager: Process,
+    tools: Tools,
+    pub took: Duration,
 }
 
 impl ControlPlane {
     /// Starts everything in `dir`, which must not exist and goes away with the control plane. Returns when it serves.
     pub async fn start(tools: &Tools, dir: &Path) -> Result<Self> {
+        Self::start_with(tools, dir, &[]).await
+    }
+
+    /// The same, with further flags for kube-apiserver.
+    pub async fn start_with(tools: &Tools, dir: &Path, extra: &[String]) -> Result<Self> {
         let start = Instant::now();
         let supervisor = Supervisor::start(dir)?;
         let authority = Authority::new()?;
         write_files(&authority, dir)?;
-        let (ports, etcd, apiserver) = start_api(&supervisor, tools, &authority).await?;
+        let started = start_api(&supervisor, tools, &authority, extra).await?;
+        let (api, etcd_port) = (started.api, started.etcd_port);
+        write_kubeconfigs(&authority, dir, api)?;
         let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir))?;
-        let plane = Self { supervisor, ports, etcd, apiserver: Mutex::new(apiserver), manager, took: Duration::ZERO };
+        let plane = Self {
+            supervisor,
+            api,
+            etcd: started.etcd,
+            etcd_port,
+            apiserver: Mutex::new(started.apiserver),
+            apiserver_flags: started.flags,
+            manager,
+            tools: tools.clone(),
+            took: Duration::ZERO,
+        };
         plane.wait_for_default_account().await?;
         Ok(Self { took: start.elapsed(), ..plane })
     }
@@ -72,7 +89,7 @@ impl ControlPlane {
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api)
+        format!("https://127.0.0.1:{}", self.api)
     }
 
     /// For a user who may do everything.
@@ -91,28 +108,7 @@ impl ControlPlane {
 
     /// etcd, kube-apiserver and controller-manager.
     pub fn processes(&self) -> Vec<Process> {
-        vec![self.etcd.clone(), self.apiserver().clone(), self.manager.clone()]
-    }
-
-    fn apiserver(&self) -> MutexGuard<'_, Process> {
-        self.apiserver.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Kills kube-apiserver; etcd keeps everything.
-    pub fn stop_api(&self) -> Result<()> {
-        self.apiserver().kill()
-    }
-
-    /// Starts kube-apiserver where it was, with further flags. Returns when it serves.
-    pub async fn start_api(&self, tools: &Tools, flags: &[&str]) -> Result<()> {
-        let mut args = flags::apiserver(self.dir(), self.ports.etcd, self.ports.api);
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let apiserver = run(&self.supervisor, &tools.kube_apiserver, args)?;
-        *self.apiserver() = apiserver.clone();
-        if !serves(self.dir(), &self.etcd, &apiserver).await? {
-            bail!("kube-apiserver does not start again:\n{}", tails(self.dir()));
-        }
-        Ok(())
+        vec![self.etcd.clone(), self.apiserver(), self.manager.clone()]
     }
 
     /// The controller-manager is at work when a namespace gets its default ServiceAccount.
@@ -139,17 +135,26 @@ impl ControlPlane {
     }
 }
 
+struct Started {
+    api: u16,
+    etcd: Process,
+    etcd_port: u16,
+    apiserver: Process,
+    flags: Vec<String>,
+}
+
 /// Another process may take a port between our choosing it and the server's binding it; then both servers get new ones.
-async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority) -> Result<(Ports, Process, Process)> {
+async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, extra: &[String]) -> Result<Started> {
     let dir = supervisor.dir();
     for _ in 0..ATTEMPTS {
         let (client, peer, api) = (free_port()?, free_port()?, free_port()?);
         let _ = fs::remove_dir_all(dir.join("etcd"));
         let etcd = run(supervisor, &tools.etcd, flags::etcd(dir, client, peer))?;
-        let apiserver = run(supervisor, &tools.kube_apiserver, flags::apiserver(dir, client, api))?;
+        let flags = flags::apiserver(dir, client, api, extra);
+        let apiserver = run(supervisor, &tools.kube_apiserver, flags.clone())?;
         write_kubeconfigs(authority, dir, api)?;
         if serves(dir, &etcd, &apiserver).await? {
-            return Ok((Ports { api, etcd: client }, etcd, apiserver));
+            return Ok(Started { api, etcd, etcd_port: client, apiserver, flags });
         }
         etcd.kill()?;
         apiserver.kill()?;

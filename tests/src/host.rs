@@ -59,6 +59,13 @@ impl Host {
         self.process.pid()
     }
 
+    /// Bytes of memory that the process has now.
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the process has no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
     pub fn exit(&self) -> Option<Exit> {
         self.process.exit()
     }

@@ -38,9 +38,14 @@ pub struct World {
 impl World {
     /// Starts a control plane in a new temporary directory, and installs Reef's CRDs and the rights of the host's user.
     pub async fn start(progress: tools::Progress<'_>) -> Result<Self> {
+        Self::start_with(progress, &[]).await
+    }
+
+    /// The same, with further flags for kube-apiserver.
+    pub async fn start_with(progress: tools::Progress<'_>, apiserver: &[String]) -> Result<Self> {
         let tools = tools::locate(progress)?;
         let dir = std::env::temp_dir().join(format!("reef-{}-{:08x}", std::process::id(), random()?));
-        let plane = ControlPlane::start(&tools, &dir).await?;
+        let plane = ControlPlane::start_with(&tools, &dir, apiserver).await?;
         let cluster = Cluster::connect(&plane.admin_kubeconfig()).await?;
         let audit = AuditLog::new(&plane.audit_log());
         let world = Self { plane, cluster, audit, tools, scenes: AtomicU32::new(0) };
@@ -177,6 +182,18 @@ impl Scene<'_> {
 /// Runs one test on the shared world. An error is a failure too, and either shows the scene.
 pub fn scene(name: &str, test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
     let (runtime, world) = shared();
+    play(runtime, world, name, test);
+}
+
+/// The same on a control plane of its own, with further flags for kube-apiserver: for tests that nobody else would survive.
+pub fn scene_apart(name: &str, apiserver: &[&str], test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
+    let flags: Vec<String> = apiserver.iter().map(|flag| (*flag).to_owned()).collect();
+    let runtime = Runtime::new().unwrap_or_else(|error| fail(&error.into()));
+    let world = runtime.block_on(World::start_with(&|line| eprintln!("{line}"), &flags)).unwrap_or_else(|error| fail(&error));
+    play(&runtime, &world, name, test);
+}
+
+fn play(runtime: &Runtime, world: &World, name: &str, test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
     let scene = runtime.block_on(world.scene(name)).unwrap_or_else(|error| fail(&error));
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(&scene))));
     if !matches!(ended, Ok(Ok(()))) {

@@ -3,6 +3,8 @@
 //! Pure: manifest and namespace in, a sentence out. It knows neither Wasm nor Kubernetes; whether the ServiceAccount may
 //! see the object is a question for whoever answers the read.
 
+use std::sync::Arc;
+
 use crate::{
     contract::manifest::Reconciles,
     names::{Kind, ObjectId, PluginId},
@@ -15,6 +17,8 @@ pub struct Grant {
     pub entry: Reconciles,
     /// Those of the entry's kinds that the API server serves without a namespace; all others have one.
     pub cluster_scoped: Vec<Kind>,
+    /// Those that it does not serve (yet), so that nobody knows.
+    pub unknown: Vec<Kind>,
 }
 
 impl Grant {
@@ -23,6 +27,31 @@ impl Grant {
         self.kind(&object.kind)?;
         self.namespace(object)?;
         name(&object.name)
+    }
+
+    /// Whether the guest may list this kind, and where: the namespace, or all for a cluster-scoped kind, of which a namespace
+    /// says nothing.
+    pub fn list(&self, kind: &Kind, namespaces: &[String]) -> Result<Arc<str>, String> {
+        self.kind(kind)?;
+        if self.cluster_scoped.contains(kind) {
+            return Ok("".into());
+        }
+        let own = &self.plugin.namespace;
+        match namespaces.iter().find(|asked| **asked != **own) {
+            None if !namespaces.is_empty() => Ok(own.clone()),
+            None if self.unknown.contains(kind) => Ok("".into()),
+            None => Err(format!(
+                "plugin {} reads in its own namespace only: list {kind} in namespace `{own}`, not in all",
+                self.plugin
+            )),
+            Some(asked) => {
+                let shown: String = asked.chars().take(63).flat_map(char::escape_debug).collect();
+                Err(format!(
+                    "plugin {} reads in its own namespace only: list {kind} in namespace `{own}`, not `{shown}`",
+                    self.plugin
+                ))
+            }
+        }
     }
 
     fn kind(&self, kind: &Kind) -> Result<(), String> {
@@ -49,6 +78,7 @@ impl Grant {
             (true, false) => {
                 Err(format!("{kind} is cluster-scoped: ask for `{}` with an empty namespace, not `{asked}`", object.name))
             }
+            (false, true) if self.unknown.contains(kind) => Ok(()),
             (false, true) => {
                 Err(format!("{kind} is namespaced: ask for `{}` in namespace `{own}`, not without one", object.name))
             }
@@ -80,11 +110,12 @@ mod tests {
     use super::*;
 
     fn grant() -> Grant {
-        let json = br#"{"for":"demo.reef.dev/v1/Hello","owns":["v1/ConfigMap"],"reads":["apps/v1/Deployment","v1/Namespace"]}"#;
+        let json = br#"{"for":"demo.reef.dev/v1/Hello","owns":["v1/ConfigMap"],"reads":["apps/v1/Deployment","v1/Namespace","late.dev/v1/Late"]}"#;
         Grant {
             plugin: PluginId::new("team-a", "hello"),
             entry: serde_json::from_slice(json).unwrap(),
             cluster_scoped: vec![Kind::new("", "v1", "Namespace")],
+            unknown: vec![Kind::new("late.dev", "v1", "Late")],
         }
     }
 
@@ -124,6 +155,31 @@ mod tests {
         assert!(sentence.contains("is namespaced"), "{sentence}");
         let sentence = read("v1/Namespace", "team-a", "a").unwrap_err();
         assert!(sentence.contains("empty namespace"), "{sentence}");
+    }
+
+    /// Promises: S7, I5
+    /// Breaks it: a list of any kind or namespace.
+    #[test]
+    fn lists_are_of_named_kinds_and_of_the_own_namespace() {
+        let list = |kind: &str, namespaces: &[&str]| {
+            let namespaces: Vec<String> = namespaces.iter().map(|n| (*n).to_owned()).collect();
+            grant().list(&kind.parse().unwrap(), &namespaces)
+        };
+        assert_eq!(list("v1/ConfigMap", &["team-a"]).as_deref(), Ok("team-a"));
+        assert_eq!(list("v1/Namespace", &[]).as_deref(), Ok(""));
+        assert_eq!(list("v1/Namespace", &["team-a"]).as_deref(), Ok(""), "whoever asks may not know that it has none");
+        assert!(list("v1/Secret", &["team-a"]).unwrap_err().contains("add `reads: [\"v1/Secret\"]`"));
+        for namespaces in [&[][..], &["team-b"], &["team-a", "team-b"], &[""]] {
+            assert!(list("v1/ConfigMap", namespaces).unwrap_err().contains("in namespace `team-a`, not"), "{namespaces:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_kind_that_nobody_serves_yet_nobody_knows_whether_it_has_a_namespace() {
+        for namespace in ["", "team-a"] {
+            assert_eq!(read("late.dev/v1/Late", namespace, "a"), Ok(()));
+        }
+        assert!(read("late.dev/v1/Late", "team-b", "a").is_err());
     }
 
     /// Promises: I5

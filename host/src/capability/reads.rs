@@ -1,7 +1,8 @@
-//! The import `reads`: one object of the cluster, or the news that there is none.
+//! The import `reads`: one object of the cluster, or the news that there is none; or all that match a selector.
 //!
 //! ```wit
 //! get: func(object: object-ref, fields: list<string>) -> result<option<object>, error>;
+//! %list: func(query: query) -> result<list<object>, error>;
 //! ```
 //!
 //! Each call passes the grant, is written down as a dependency, is answered by a [`Reads`], and is cut down to the fields
@@ -9,15 +10,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
+    hash::Hash,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 
 use super::{Grant, bindings::reef::plugin::reads as wit, project::project};
 use crate::{
-    contract::{Read, ReadError},
+    contract::{Query, Read, ReadError},
     names::{Kind, ObjectId},
 };
 
@@ -25,13 +29,18 @@ use crate::{
 pub const MAX_READS: usize = 2000;
 /// Fields of one call.
 pub const MAX_FIELDS: usize = 64;
-/// Bytes of one answer, after its fields were picked. More than etcd holds by default.
+/// Namespaces of one list.
+pub const MAX_NAMESPACES: usize = 64;
+/// Bytes of one answer, after its fields were picked. More than etcd holds of one object by default.
 pub const MAX_ANSWER: usize = 4 << 20;
 
 /// Whoever answers reads: the hub, or a record of what was there.
 pub trait Reads: Send + Sync {
     /// The object as JSON text without `metadata.managedFields`, or none if there is none. May keep more than `fields`.
     fn get<'a>(&'a self, object: &'a ObjectId, fields: &'a [String]) -> BoxFuture<'a, Result<Option<Bytes>, ReadError>>;
+
+    /// All objects that match, in the same form, in the order of namespace and name.
+    fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Bytes>, ReadError>>;
 }
 
 /// Answers from a map: a recorded reconcile, or the files of a test. What it does not hold does not exist.
@@ -42,6 +51,30 @@ impl Reads for Recorded {
     fn get<'a>(&'a self, object: &'a ObjectId, _fields: &'a [String]) -> BoxFuture<'a, Result<Option<Bytes>, ReadError>> {
         Box::pin(std::future::ready(self.0.get(object).cloned().unwrap_or(Ok(None))))
     }
+
+    fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Bytes>, ReadError>> {
+        let there = |id: &ObjectId| id.kind == query.kind && (query.namespace.is_empty() || id.namespace == query.namespace);
+        let answers = self.0.iter().filter(|(id, _)| there(id));
+        let found = answers.filter_map(|(id, answer)| Some((id, answer.clone().transpose()?)));
+        let mut found: Vec<_> = found.filter(|(_, answer)| answer.as_ref().map_or(true, |b| selected(b, query))).collect();
+        found.sort_by_key(|(id, _)| (*id).clone());
+        Box::pin(std::future::ready(found.into_iter().map(|(_, answer)| answer).collect()))
+    }
+}
+
+fn selected(object: &Bytes, query: &Query) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Labelled {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Metadata {
+        labels: Option<HashMap<String, String>>,
+    }
+    let labels = serde_json::from_slice::<Labelled>(object).unwrap_or_default().metadata.labels.unwrap_or_default();
+    query.selector.matches(|label| labels.get(label).map(String::as_str))
 }
 
 /// Ends a call that read from a cache which is not complete.
@@ -53,15 +86,37 @@ pub struct CacheIncomplete(pub Kind);
 pub struct Reader {
     grant: Arc<Grant>,
     backend: Arc<dyn Reads>,
-    made: Vec<Read>,
+    made: Made,
     calls: usize,
     failed: bool,
-    waiting: Option<ObjectId>,
+    waiting: Option<Asked>,
+}
+
+/// What was read, each once, in the order of the first time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Made {
+    pub objects: Vec<Read>,
+    pub lists: Vec<Query>,
+}
+
+/// What is being asked for.
+pub enum Asked {
+    Object(ObjectId),
+    List(Query),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => object.fmt(f),
+            Self::List(query) => query.fmt(f),
+        }
+    }
 }
 
 impl Reader {
     pub fn new(grant: Arc<Grant>, backend: Arc<dyn Reads>) -> Self {
-        Self { grant, backend, made: Vec::new(), calls: 0, failed: false, waiting: None }
+        Self { grant, backend, made: Made::default(), calls: 0, failed: false, waiting: None }
     }
 
     /// Whether any read got no answer.
@@ -70,21 +125,47 @@ impl Reader {
     }
 
     /// What is being asked for right now.
-    pub fn waiting(&self) -> Option<&ObjectId> {
+    pub fn waiting(&self) -> Option<&Asked> {
         self.waiting.as_ref()
     }
 
-    /// What was read, each once, in the order of the first time.
-    pub fn take(&mut self) -> Vec<Read> {
-        let mut made = std::mem::take(&mut self.made);
-        if made.len() > 1 {
-            let mut seen = HashSet::with_capacity(made.len());
-            made.retain(|read| seen.insert(read.clone()));
-        }
-        made
+    /// What was read.
+    pub fn take(&mut self) -> Made {
+        let Made { objects, lists } = std::mem::take(&mut self.made);
+        Made { objects: once(objects), lists: once(lists) }
     }
 
     async fn answer(&mut self, object: ObjectId, fields: Vec<String>) -> Result<Option<String>, ReadError> {
+        self.count(&fields)?;
+        self.grant.read(&object).map_err(ReadError::Forbidden)?;
+        // Written down before it is answered: what is forbidden or unknown today may be there tomorrow.
+        self.made.objects.push(Read { object: object.clone(), fields: fields.clone() });
+        self.waiting = Some(Asked::Object(object.clone()));
+        let found = self.backend.get(&object, &fields).await;
+        self.waiting = None;
+        found?.map(|bytes| picked(&object, &bytes, &fields)).transpose()
+    }
+
+    async fn answer_list(&mut self, query: wit::Query) -> Result<Vec<String>, ReadError> {
+        let wit::Query { api_version, kind, namespaces, selector, fields } = query;
+        self.count(&fields)?;
+        if namespaces.len() > MAX_NAMESPACES {
+            let n = namespaces.len();
+            return Err(ReadError::TooLarge(format!("one list may name {MAX_NAMESPACES} namespaces, not {n}")));
+        }
+        let kind = Kind::from_api_version(&api_version, &kind);
+        let namespace = self.grant.list(&kind, &namespaces).map_err(ReadError::Forbidden)?;
+        let selector = selector.parse().map_err(ReadError::Other)?;
+        let query = Query { kind, namespace, selector, fields };
+        self.made.lists.push(query.clone());
+        self.waiting = Some(Asked::List(query.clone()));
+        let found = self.backend.list(&query).await;
+        self.waiting = None;
+        all_picked(&query, found?)
+    }
+
+    /// What one reconcile may ask is bounded, and what it asks for must make sense.
+    fn count(&mut self, fields: &[String]) -> Result<(), ReadError> {
         self.calls += 1;
         if self.calls > MAX_READS {
             return Err(ReadError::TooLarge(format!("one reconcile may read {MAX_READS} times: read less, or list")));
@@ -93,15 +174,33 @@ impl Reader {
             let n = fields.len();
             return Err(ReadError::TooLarge(format!("one read may keep {MAX_FIELDS} fields, not {n}: keep their parent")));
         }
-        self.grant.read(&object).map_err(ReadError::Forbidden)?;
-        project(b"{}", &fields).map_err(ReadError::Other)?;
-        // Written down before it is answered: what is forbidden or unknown today may be there tomorrow.
-        self.made.push(Read { object: object.clone(), fields: fields.clone() });
-        self.waiting = Some(object.clone());
-        let found = self.backend.get(&object, &fields).await;
-        self.waiting = None;
-        found?.map(|bytes| picked(&object, &bytes, &fields)).transpose()
+        project(b"{}", fields).map_err(ReadError::Other).map(drop)
     }
+}
+
+fn once<T: Clone + Eq + Hash>(mut made: Vec<T>) -> Vec<T> {
+    if made.len() > 1 {
+        let mut seen = HashSet::with_capacity(made.len());
+        made.retain(|read| seen.insert(read.clone()));
+    }
+    made
+}
+
+fn all_picked(query: &Query, found: Vec<Bytes>) -> Result<Vec<String>, ReadError> {
+    let (mut size, count) = (0, found.len());
+    let mut all = Vec::with_capacity(count);
+    for bytes in found {
+        let kept = project(&bytes, &query.fields).map_err(ReadError::Other)?;
+        size += kept.len();
+        if size > MAX_ANSWER {
+            let advice = if query.fields.is_empty() { "keep only some fields, or select less" } else { "select less" };
+            return Err(ReadError::TooLarge(format!(
+                "{count} objects {query} have more than {MAX_ANSWER} bytes, which is what one answer may have: {advice}"
+            )));
+        }
+        all.push(String::from_utf8(kept).map_err(|_| ReadError::Other(format!("an object of {query} is not UTF-8 text")))?);
+    }
+    Ok(all)
 }
 
 fn picked(object: &ObjectId, bytes: &[u8], fields: &[String]) -> Result<String, ReadError> {
@@ -120,6 +219,17 @@ impl wit::Host for Reader {
         let kind = Kind::from_api_version(&object.api_version, &object.kind);
         let id = ObjectId::new(kind, &object.namespace, &object.name);
         let answer = self.answer(id, fields).await;
+        self.told(answer)
+    }
+
+    async fn list(&mut self, query: wit::Query) -> wasmtime::Result<Result<Vec<String>, wit::Error>> {
+        let answer = self.answer_list(query).await;
+        self.told(answer)
+    }
+}
+
+impl Reader {
+    fn told<T>(&mut self, answer: Result<T, ReadError>) -> wasmtime::Result<Result<T, wit::Error>> {
         self.failed |= answer.is_err();
         Ok(Err(match answer {
             Ok(found) => return Ok(Ok(found)),
@@ -130,12 +240,6 @@ impl wit::Host for Reader {
             Err(ReadError::Other(text)) => wit::Error::Other(text),
         }))
     }
-
-    async fn list(&mut self, query: wit::Query) -> wasmtime::Result<Result<Vec<String>, wit::Error>> {
-        self.failed = true;
-        let kind = Kind::from_api_version(&query.api_version, &query.kind);
-        Ok(Err(wit::Error::Other(format!("reads.list is not offered by this host yet: get each {kind} by its name"))))
-    }
 }
 
 #[cfg(test)]
@@ -145,7 +249,7 @@ mod tests {
 
     fn reader(known: &[(&ObjectId, Result<Option<Bytes>, ReadError>)]) -> Reader {
         let entry = serde_json::from_slice(br#"{"for":"demo.reef.dev/v1/Hello","reads":["v1/ConfigMap"]}"#).unwrap();
-        let grant = Grant { plugin: PluginId::new("team-a", "hello"), entry, cluster_scoped: Vec::new() };
+        let grant = Grant { plugin: PluginId::new("team-a", "hello"), entry, cluster_scoped: Vec::new(), unknown: Vec::new() };
         let known = known.iter().map(|(id, answer)| ((*id).clone(), answer.clone())).collect();
         Reader::new(Arc::new(grant), Arc::new(Recorded(known)))
     }
@@ -166,7 +270,7 @@ mod tests {
             object: object.clone(),
             fields: fields.iter().map(|f| (*f).to_owned()).collect(),
         };
-        assert_eq!(reader.take(), [read(&a, &[]), read(&b, &[]), read(&a, &["/kind"])]);
+        assert_eq!(reader.take().objects, [read(&a, &[]), read(&b, &[]), read(&a, &["/kind"])]);
         assert!(!reader.failed());
     }
 
@@ -177,9 +281,9 @@ mod tests {
         let mut reader = reader(&[(&a, Err(forbidden.clone()))]);
         let secret = ObjectId::new(Kind::new("", "v1", "Secret"), "team-a", "a");
         assert!(matches!(reader.answer(secret, vec![]).await, Err(ReadError::Forbidden(text)) if text.contains("reads: [")));
-        assert!(reader.take().is_empty());
+        assert_eq!(reader.take(), Made::default());
         assert_eq!(reader.answer(a, vec![]).await, Err(forbidden));
-        assert_eq!(reader.take().len(), 1);
+        assert_eq!(reader.take().objects.len(), 1);
     }
 
     #[tokio::test]
@@ -195,5 +299,54 @@ mod tests {
             let _ = reader.answer(config_map("b"), vec![]).await;
         }
         assert!(matches!(reader.answer(a, vec![]).await, Err(ReadError::TooLarge(text)) if text.contains("2000")));
+    }
+
+    fn labelled(name: &str, app: &str) -> (ObjectId, Result<Option<Bytes>, ReadError>) {
+        let object =
+            format!(r#"{{"kind":"ConfigMap","metadata":{{"name":"{name}","labels":{{"app":"{app}"}}}},"data":"{app}"}}"#);
+        (config_map(name), Ok(Some(object.into())))
+    }
+
+    fn query(selector: &str, fields: &[&str]) -> wit::Query {
+        let fields = fields.iter().map(|f| (*f).to_owned()).collect();
+        wit::Query {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            namespaces: vec!["team-a".into()],
+            selector: selector.into(),
+            fields,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_selects_projects_and_is_written_down_once() {
+        let known = [labelled("b", "web"), labelled("a", "web"), labelled("c", "db")];
+        let known: Vec<_> = known.iter().map(|(id, answer)| (id, answer.clone())).collect();
+        let mut reader = reader(&known);
+        let names = reader.answer_list(query("app=web", &["/metadata/name"])).await.unwrap();
+        assert_eq!(names, ["a", "b"].map(|name| format!(r#"{{"kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#)));
+        assert_eq!(reader.answer_list(query("app in (web)", &[])).await.unwrap().len(), 2);
+        assert_eq!(reader.answer_list(query("app==web", &[])).await.unwrap().len(), 2);
+        assert_eq!(reader.answer_list(query("none", &[])).await, Ok(Vec::new()));
+        let made = reader.take();
+        assert_eq!((made.objects.len(), made.lists.len()), (0, 3), "two of the four say the same");
+        assert!(!reader.failed());
+    }
+
+    #[tokio::test]
+    async fn a_list_that_makes_no_sense_or_does_not_fit_is_refused() {
+        let huge: Vec<_> = (0..3).map(|n| labelled(&format!("o{n}"), &"x".repeat(MAX_ANSWER / 5))).collect();
+        let known: Vec<_> = huge.iter().map(|(id, answer)| (id, answer.clone())).collect();
+        let mut reader = reader(&known);
+        let wrong = reader.answer_list(query("app web", &[])).await;
+        assert!(matches!(wrong, Err(ReadError::Other(text)) if text.contains("`app web` is no part of a label selector")));
+        let too_large = reader.answer_list(query("", &[])).await;
+        assert!(matches!(too_large, Err(ReadError::TooLarge(text)) if text.contains("keep only some fields")));
+        assert_eq!(reader.answer_list(query("", &["/metadata/name"])).await.unwrap().len(), 3);
+        let many = wit::Query { namespaces: vec!["team-a".into(); MAX_NAMESPACES + 1], ..query("", &[]) };
+        assert!(matches!(reader.answer_list(many).await, Err(ReadError::TooLarge(_))));
+        let elsewhere = wit::Query { namespaces: vec!["team-b".into()], ..query("", &[]) };
+        assert!(matches!(reader.answer_list(elsewhere).await, Err(ReadError::Forbidden(_))));
+        assert_eq!(reader.take().lists.len(), 2, "what was refused before it was asked is no dependency");
     }
 }

@@ -66,7 +66,7 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(sandbox_options(&config)?)?;
     let work = Work::new(Queue::new(Backoff::default(), getrandom::u64().unwrap_or(1)), metrics.clone());
     let api = connect(&config, &metrics, &work).await?;
-    let hub = Hub::new(api.clone(), waker(&work), HubOptions::default());
+    let hub = Hub::new(api.clone(), waker(&work), hub_options(&config));
     let leader = Leader::run(api.clone(), leader_options(&config))?;
     let applier = Applier::new(api.clone(), hub.clone(), gate(&leader));
     let options = DispatchOptions {
@@ -103,6 +103,15 @@ fn sandbox_options(config: &HostConfig) -> anyhow::Result<SandboxOptions> {
         reef_binary: std::env::current_exe().context("cannot find the host's own program, which compiles components")?,
         ..SandboxOptions::default()
     })
+}
+
+fn hub_options(config: &HostConfig) -> HubOptions {
+    HubOptions {
+        idle: config.watch_idle_timeout.0,
+        relist: config.relist_period.0,
+        budget: config.cache_budget,
+        ..HubOptions::default()
+    }
 }
 
 fn leader_options(config: &HostConfig) -> LeaderOptions {

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::live::Live;
+use super::{live::Live, refused::Refused};
 use crate::{
     capability::reads::Reads,
-    contract::{Read, ReadError},
-    identity::{Access, Api, ApiError, Resource},
-    names::{Account, Key, ObjectId},
-    watch::{Hub, Scope, SyncState},
+    contract::{Query, Read, ReadError},
+    identity::{Access, Api, Resource},
+    names::{Account, Key, Kind, ObjectId},
+    watch::{Hub, NotSynced, Private, Scope, SyncState, Why},
 };
 
 /// How long a read waits for a cache that is being filled, before the run ends and is repeated.
@@ -24,68 +24,88 @@ pub struct HubReads {
     pub live: Arc<Live>,
     pub account: Account,
     pub key: Key,
+    pub refused: Arc<Refused>,
 }
 
 impl Reads for HubReads {
     fn get<'a>(&'a self, object: &'a ObjectId, fields: &'a [String]) -> BoxFuture<'a, Result<Option<Bytes>, ReadError>> {
-        Box::pin(self.read(object, fields))
+        Box::pin(self.object(object, fields))
+    }
+
+    fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(self.listed(query))
     }
 }
 
 impl HubReads {
-    async fn read(&self, object: &ObjectId, fields: &[String]) -> Result<Option<Bytes>, ReadError> {
+    async fn object(&self, object: &ObjectId, fields: &[String]) -> Result<Option<Bytes>, ReadError> {
         // First the dependency, then the read: a change in between wakes the key once too often, never once too few.
-        let read = Read { object: object.clone(), fields: fields.to_vec() };
-        self.hub.add_read(&self.key, &read);
-        let scope = self.scope(object);
-        self.synced(&scope, object).await?;
-        self.allowed(object).await?;
-        match self.hub.get(&scope, &object.namespace, &object.name) {
-            Ok(entry) => Ok(entry.map(|entry| entry.bytes.clone())),
-            Err(_) => Err(ReadError::NotSynced(object.kind.clone())),
-        }
+        self.hub.add_read(&self.key, &Read { object: object.clone(), fields: fields.to_vec() });
+        let scope = self.scope(&object.kind, &object.namespace, Some(&object.name));
+        self.synced(&scope).await?;
+        self.allowed("get", &object.kind, &object.namespace, Some(&object.name)).await?;
+        let found = self.hub.get(&scope, &object.namespace, &object.name).map_err(unreadable)?;
+        Ok(found.map(|entry| entry.bytes.clone()))
     }
 
-    /// Secrets are watched one by one, each with the plugin's own right; everything else by namespace, shared.
-    fn scope(&self, object: &ObjectId) -> Scope {
-        let scope = Scope::new(self.key.cluster.clone(), object.kind.clone(), &object.namespace);
-        if object.kind.is_secret() { Scope { only: Some((self.account.clone(), object.name.clone())), ..scope } } else { scope }
+    async fn listed(&self, query: &Query) -> Result<Vec<Bytes>, ReadError> {
+        self.hub.add_list(&self.key, query);
+        let scope = self.scope(&query.kind, &query.namespace, None);
+        self.synced(&scope).await?;
+        self.allowed("list", &query.kind, &query.namespace, None).await?;
+        let found = self.hub.list(&scope, &query.selector).map_err(unreadable)?;
+        Ok(found.iter().map(|entry| entry.bytes.clone()).collect())
     }
 
-    async fn synced(&self, scope: &Scope, object: &ObjectId) -> Result<(), ReadError> {
+    /// Secrets are watched one by one, or as the plugin lists them, each with its own right; everything else by namespace,
+    /// shared.
+    fn scope(&self, kind: &Kind, namespace: &str, name: Option<&Arc<str>>) -> Scope {
+        let private = kind.is_secret().then(|| Private { account: self.account.clone(), name: name.cloned() });
+        Scope { private, ..Scope::new(self.key.cluster.clone(), kind.clone(), namespace) }
+    }
+
+    async fn synced(&self, scope: &Scope) -> Result<(), ReadError> {
         let mut state = self.live.reading(&self.hub, scope, &self.account);
         let filled = state.wait_for(|state| *state != SyncState::Pending);
         let known = tokio::time::timeout(FILLING, filled).await.map(|state| state.map(|state| state.clone()));
         match known {
             Ok(Ok(SyncState::Synced)) => Ok(()),
-            Ok(Ok(SyncState::Failed { forbidden: true, message })) => Err(ReadError::Forbidden(message)),
-            Ok(Ok(SyncState::Failed { .. })) => Err(self.unknown(object).await),
-            _ => Err(ReadError::NotSynced(object.kind.clone())),
+            Ok(Ok(SyncState::Failed { why, message })) => Err(match why {
+                Why::Forbidden => ReadError::Forbidden(message),
+                Why::Missing => ReadError::UnknownKind(message),
+                Why::Full => ReadError::Other(message),
+                Why::Unwell => ReadError::NotSynced(scope.kind.clone()),
+            }),
+            _ => Err(ReadError::NotSynced(scope.kind.clone())),
         }
     }
 
-    /// A kind that does not exist is an answer; anything else that keeps a cache from being complete is not.
-    async fn unknown(&self, object: &ObjectId) -> ReadError {
-        match self.api.resource(&object.kind).await {
-            Err(error @ ApiError::UnknownKind(_)) => ReadError::UnknownKind(error.to_string()),
-            _ => ReadError::NotSynced(object.kind.clone()),
-        }
+    /// The copy is shared, so what fills it says nothing about who may see it. No watch tells when a right is granted, so a
+    /// no is remembered until it is a yes.
+    async fn allowed(&self, verb: &'static str, kind: &Kind, place: &str, name: Option<&Arc<str>>) -> Result<(), ReadError> {
+        let resource = self.api.resource(kind).await.map_err(|_| ReadError::NotSynced(kind.clone()))?;
+        let access = access(&resource, verb, "", place, name);
+        let refusal = match self.api.can(&self.account, &access).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                let (role, place) = match place {
+                    "" => ("ClusterRole", "the cluster".to_owned()),
+                    namespace => ("Role", format!("namespace {namespace}")),
+                };
+                let (account, resource) = (&self.account, &resource.plural);
+                format!("ServiceAccount {account} may not {verb} {resource} in {place}: add the rule to its {role}")
+            }
+            Err(error) if error.is_forbidden() => error.to_string(),
+            Err(_) => return Err(ReadError::NotSynced(kind.clone())),
+        };
+        self.refused.put(&self.key, &self.account, access);
+        Err(ReadError::Forbidden(refusal))
     }
+}
 
-    /// The copy is shared, so what fills it says nothing about who may see it.
-    async fn allowed(&self, object: &ObjectId) -> Result<(), ReadError> {
-        let resource = self.api.resource(&object.kind).await.map_err(|_| ReadError::NotSynced(object.kind.clone()))?;
-        let access = access(&resource, "get", "", &object.namespace, Some(&object.name));
-        match self.api.can(&self.account, &access).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ReadError::Forbidden(format!(
-                "ServiceAccount {} may not get {} in namespace {}: add the rule to its Role",
-                self.account, resource.plural, object.namespace
-            ))),
-            Err(error) if error.is_forbidden() => Err(ReadError::Forbidden(error.to_string())),
-            Err(_) => Err(ReadError::NotSynced(object.kind.clone())),
-        }
-    }
+/// A cache that is being filled is waited for; what will not decode tomorrow either is told.
+fn unreadable(error: NotSynced) -> ReadError {
+    if error.quarantined { ReadError::Other(error.to_string()) } else { ReadError::NotSynced(error.kind) }
 }
 
 pub(super) fn access(

@@ -20,7 +20,7 @@ use crate::{
     catalog::Running,
     contract::{FailureKind, Plan, Report, Request, manifest::Reconciles},
     metrics::Metrics,
-    names::{Account, Kind},
+    names::Account,
     plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
     queue::{Job, Ran, Verdict},
     sandbox::{Call, Ended, Limits},
@@ -137,6 +137,7 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> Done {
 fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> Done {
     live.brake.forget(&job.key.object);
     shared.hub.forget(&job.key);
+    shared.state.refused.forget(&job.key);
     shared.state.failures.clear(&job.key);
     Verdict::Done.into()
 }
@@ -161,7 +162,7 @@ impl Run<'_> {
         }
         let outcome = self.call(&owner.entry, seed).await;
         self.measure(&outcome);
-        self.shared.hub.set_reads(&self.job.key, outcome.reads);
+        self.shared.hub.set_reads(&self.job.key, &outcome.reads, &outcome.lists);
         let applier = &self.shared.applier;
         match outcome.result {
             Ok(plan) => {
@@ -196,24 +197,26 @@ impl Run<'_> {
             live: self.live.clone(),
             account: revision.account.clone(),
             key: key.clone(),
+            refused: self.shared.state.refused.clone(),
         };
-        let cluster_scoped = self.cluster_scoped().await;
-        let grant = Grant { plugin: key.plugin.clone(), entry: self.entry.clone(), cluster_scoped };
+        self.shared.state.refused.forget(key);
+        let grant = self.grant().await;
         let limits = &revision.limits;
         let limits = Limits { memory: limits.memory, cpu: limits.cpu, deadline: limits.deadline };
         let call = Call { plugin: key.plugin.clone(), grant: Arc::new(grant), reads: Arc::new(reads), limits };
         self.shared.sandbox.reconcile(&self.live.loaded, request, call).await
     }
 
-    /// A kind that the API server does not serve yet counts as namespaced; its reads are refused as unknown.
-    async fn cluster_scoped(&self) -> Vec<Kind> {
-        let mut found = Vec::new();
+    async fn grant(&self) -> Grant {
+        let (mut cluster_scoped, mut unknown) = (Vec::new(), Vec::new());
         for kind in [&self.entry.kind].into_iter().chain(&self.entry.owns).chain(&self.entry.reads) {
-            if self.shared.api.resource(kind).await.is_ok_and(|resource| !resource.namespaced) {
-                found.push(kind.clone());
+            match self.shared.api.resource(kind).await {
+                Ok(resource) if resource.namespaced => {}
+                Ok(_) => cluster_scoped.push(kind.clone()),
+                Err(_) => unknown.push(kind.clone()),
             }
         }
-        found
+        Grant { plugin: self.job.key.plugin.clone(), entry: self.entry.clone(), cluster_scoped, unknown }
     }
 
     fn measure(&self, outcome: &crate::sandbox::Outcome) {

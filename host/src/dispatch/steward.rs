@@ -22,7 +22,7 @@ use crate::{
     sandbox::Loaded,
     source::{Fetched, FileSource, Signature},
     status::{self, Said, Truth},
-    watch::SyncState,
+    watch::{SyncState, Why},
 };
 
 /// How often the component's file is looked at: one `stat`.
@@ -322,8 +322,9 @@ fn unreadable(kind: &Kind, state: &SyncState) -> Option<(&'static str, String)> 
     match state {
         SyncState::Synced => None,
         SyncState::Pending => Some(("Syncing", format!("{kind} is being read"))),
-        SyncState::Failed { message, forbidden: true } => Some(("Forbidden", format!("{kind} cannot be read: {message}"))),
-        SyncState::Failed { message, forbidden: false } => Some(("CannotRead", format!("{kind} cannot be read: {message}"))),
+        SyncState::Failed { message, why: Why::Forbidden } => Some(("Forbidden", format!("{kind} cannot be read: {message}"))),
+        SyncState::Failed { message, why: Why::Full } => Some(("CacheFull", message.clone())),
+        SyncState::Failed { message, .. } => Some(("CannotRead", format!("{kind} cannot be read: {message}"))),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     capability::{
         Grant, HasPowers, Powers, Reads,
         bindings::{exports::reef::plugin::reconciler as wit, reef::plugin::types::ObjectRef},
+        reads::Made,
     },
     contract::Request,
     names::{Memory, PluginId},
@@ -76,10 +77,13 @@ pub(super) async fn run(engine: &Engine, ticker: &Ticker, loaded: &Loaded, reque
         Ok(Err(error)) => Err(outcome::stopped(&error, &powers.journal)),
         Err(_) => Err(outcome::late(call.limits.deadline, powers.reads.waiting().map(ToString::to_string))),
     };
+    let read_failed = powers.reads.failed();
+    let Made { objects, lists } = powers.reads.take();
     Outcome {
         result,
-        read_failed: powers.reads.failed(),
-        reads: powers.reads.take(),
+        read_failed,
+        reads: objects,
+        lists,
         usage: Usage { cpu: meter.spent(), wall: meter.elapsed(), memory: quota.peak() },
     }
 }

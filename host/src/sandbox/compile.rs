@@ -65,6 +65,8 @@ impl Compiler {
             .args(["--memory".to_owned(), self.memory.0.to_string()])
             .args(["--cpu".to_owned(), seconds.to_string()])
             .env_clear()
+            // Its allocator would reserve address space in advance, which is what the limit counts.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

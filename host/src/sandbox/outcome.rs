@@ -21,7 +21,7 @@ use crate::{
         log::Journal,
         reads::CacheIncomplete,
     },
-    contract::{Condition, Event, Failure, FailureKind, Plan, Read, Report, Truth, Write},
+    contract::{Condition, Event, Failure, FailureKind, Plan, Query, Read, Report, Truth, Write},
     names::{Kind, Memory},
 };
 
@@ -31,6 +31,7 @@ pub struct Outcome {
     pub result: Result<Plan, Ended>,
     /// The dependencies of the key from now on, also when there is no plan.
     pub reads: Vec<Read>,
+    pub lists: Vec<Query>,
     /// Some read got no answer: nothing may be pruned.
     pub read_failed: bool,
     pub usage: Usage,

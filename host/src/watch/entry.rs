@@ -14,6 +14,11 @@ const OUR_MANAGERS: &str = "reef:";
 /// Labels and annotations of ours start with this.
 const OUR_ANNOTATIONS: &str = "reef.dev/";
 
+/// Two strings in a list: their addresses and lengths, and what the allocator adds.
+const PAIR: usize = 64;
+/// An object's place in the maps of the store, names and uid included.
+const PLACE: usize = 240;
+
 /// An object in the store. Cheap to share (`Arc<Entry>`), never changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -86,6 +91,17 @@ impl Entry {
             finalizers: meta.finalizers.unwrap_or_default(),
             managers: meta.managed_fields.unwrap_or_default().into_iter().filter_map(ManagedFields::into_ours).collect(),
         })
+    }
+
+    /// What it costs in memory, in bytes, nearly: text, lists, and its share of the store and the index.
+    pub fn weight(&self) -> usize {
+        let pairs =
+            |pairs: &[(Box<str>, Box<str>)]| pairs.iter().map(|(name, value)| PAIR + name.len() + value.len()).sum::<usize>();
+        let managers =
+            self.managers.iter().map(|m| size_of::<Managed>() + m.manager.len() + m.subresource.len() + m.fields.len());
+        let finalizers = self.finalizers.iter().map(|name| PAIR / 2 + name.len());
+        let lists = pairs(&self.labels) + pairs(&self.annotations) + managers.sum::<usize>() + finalizers.sum::<usize>();
+        PLACE + size_of::<Self>() + self.bytes.len() + lists + self.owners.len() * (size_of::<Owner>() + PLACE)
     }
 
     pub fn label(&self, name: &str) -> Option<&str> {

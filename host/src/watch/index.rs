@@ -1,18 +1,12 @@
-//! From a change to keys: by what the subscribers of its scope are interested in, and by what keys have read.
+//! From a change to keys, by what the subscribers of its scope are interested in. By what keys have read: `dependencies`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Entry, Interest, Reason, Role, Scope, raw,
+    Entry, Interest, Reason, Role, Scope,
     replica::{Delta, Found},
 };
-use crate::{
-    contract::Read,
-    names::{Cluster, Key, ObjectId, PluginId},
-};
+use crate::names::{Key, ObjectId, PluginId};
 
 /// On every child: the plugin that it belongs to.
 const MARK: &str = "reef.dev/plugin";
@@ -51,7 +45,7 @@ impl Delta {
     }
 
     /// Whose own write it is.
-    fn author(&self) -> Option<&Key> {
+    pub fn author(&self) -> Option<&Key> {
         match self {
             Self::Changed { found: Found::OwnWrite(by), .. } => Some(by),
             _ => None,
@@ -59,7 +53,7 @@ impl Delta {
     }
 
     /// The reason for a wake by this, where `live` would be the one if it came from the watch. `None`: wakes nobody.
-    fn reason(&self, live: Reason) -> Option<Reason> {
+    pub fn reason(&self, live: Reason) -> Option<Reason> {
         match self {
             Self::Changed { found: Found::First, .. } => None,
             Self::Changed { found: Found::Relist, .. } => Some(Reason::Relist),
@@ -104,78 +98,12 @@ fn is_foreign_business(sides: (Option<&Entry>, Option<&Entry>), mark: &str) -> b
     foreign(old) && foreign(new) && old.annotations == new.annotations && old.uid == new.uid
 }
 
-/// What keys have read: exact objects, whether they exist or not.
-#[derive(Default)]
-pub struct Dependencies {
-    readers: HashMap<ObjectId, HashMap<Key, Vec<Fields>>>,
-    read: HashMap<Key, HashSet<ObjectId>>,
-}
-
-/// Paths that were kept; empty: all.
-type Fields = Vec<String>;
-
-impl Dependencies {
-    pub fn add(&mut self, key: &Key, read: &Read) {
-        let reads = self.readers.entry(read.object.clone()).or_default().entry(key.clone()).or_default();
-        if !reads.contains(&read.fields) {
-            reads.push(read.fields.clone());
-        }
-        self.read.entry(key.clone()).or_default().insert(read.object.clone());
-    }
-
-    pub fn set(&mut self, key: &Key, reads: &[Read]) {
-        for object in self.read.remove(key).into_iter().flatten() {
-            if let Some(readers) = self.readers.get_mut(&object) {
-                readers.remove(key);
-                if readers.is_empty() {
-                    self.readers.remove(&object);
-                }
-            }
-        }
-        for read in reads {
-            self.add(key, read);
-        }
-    }
-
-    pub fn wakes(&self, cluster: &Cluster, delta: &Delta) -> Vec<Wake> {
-        let Delta::Changed { old, new, .. } = delta else { return Vec::new() };
-        let (Some(cause), Some(reason)) = (delta.cause(), delta.reason(Reason::Dependency)) else { return Vec::new() };
-        let Some(readers) = self.readers.get(&cause.object) else { return Vec::new() };
-        let mut differs = Differs { old: old.as_deref(), new: new.as_deref(), known: HashMap::new() };
-        let readers = readers.iter().filter(|(key, _)| key.cluster == *cluster && delta.author() != Some(key));
-        let woken: Vec<&Key> = readers.filter(|(_, reads)| reads.iter().any(|f| differs.at(f))).map(|(key, _)| key).collect();
-        woken.into_iter().map(|key| Wake { key: key.clone(), reason, cause: cause.clone() }).collect()
-    }
-
-    /// Keys that have read anything in a scope.
-    pub fn readers_in(&self, scope: &Scope) -> Vec<Key> {
-        let read = self.readers.iter().filter(|(object, _)| scope.holds(object));
-        let keys: HashSet<&Key> = read.flat_map(|(_, readers)| readers.keys()).filter(|k| k.cluster == scope.cluster).collect();
-        keys.into_iter().cloned().collect()
-    }
-}
-
-/// Whether the fields that were kept differ; found out once however many keys kept the same.
-struct Differs<'a> {
-    old: Option<&'a Entry>,
-    new: Option<&'a Entry>,
-    known: HashMap<&'a Fields, bool>,
-}
-
-impl<'a> Differs<'a> {
-    fn at(&mut self, fields: &'a Fields) -> bool {
-        let (Some(old), Some(new)) = (self.old, self.new) else { return true };
-        let differs = || old.uid != new.uid || fields.is_empty() || !raw::same_at(fields, &old.bytes, &new.bytes);
-        *self.known.entry(fields).or_insert_with(differs)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::names::Kind;
+    use crate::names::{Cluster, Kind};
 
     fn entry(name: &str, version: u64, extra: Value) -> Arc<Entry> {
         let mut meta =
@@ -258,68 +186,12 @@ mod tests {
         assert_eq!(woken(&changed(Some(&new), Some(&adoptable))).len(), 1);
     }
 
-    fn reader(name: &str) -> Key {
-        key(&scope(), &PluginId::new("a", "p"), ObjectId::new("demo.reef.dev/v1/Hello".parse().unwrap(), "a", name))
-    }
-
-    fn read(name: &str, fields: &[&str]) -> Read {
-        let object = ObjectId::new("v1/ConfigMap".parse().unwrap(), "a", name);
-        Read { object, fields: fields.iter().map(|f| (*f).to_owned()).collect() }
-    }
-
-    fn fired(dependencies: &Dependencies, delta: &Delta) -> Vec<String> {
-        let wakes = dependencies.wakes(&Cluster::local(), delta);
-        let mut names: Vec<_> = wakes.iter().map(|w| w.key.object.name.to_string()).collect();
-        names.sort();
-        names
-    }
-
     #[test]
-    fn what_was_read_wakes_when_it_appears_changes_or_goes() {
-        let mut dependencies = Dependencies::default();
-        dependencies.set(&reader("h"), &[read("c", &[])]);
-        let (one, two, other) = (entry("c", 1, json!({})), entry("c", 2, json!({})), entry("d", 1, json!({})));
-        for delta in [changed(None, Some(&one)), changed(Some(&one), Some(&two)), changed(Some(&two), None)] {
-            assert_eq!(fired(&dependencies, &delta), ["h"]);
-        }
-        assert!(fired(&dependencies, &changed(None, Some(&other))).is_empty());
-    }
-
-    #[test]
-    fn only_what_was_kept_of_an_object_wakes() {
-        let mut dependencies = Dependencies::default();
-        dependencies.set(&reader("v"), &[read("c", &["/data/v"])]);
-        dependencies.set(&reader("same"), &[read("c", &["data.same"]), read("c", &["/data/absent"])]);
-        dependencies.set(&reader("both"), &[read("c", &["data.same"]), read("c", &["/data/v"])]);
-        let (one, two) = (entry("c", 1, json!({})), entry("c", 2, json!({})));
-        assert_eq!(fired(&dependencies, &changed(Some(&one), Some(&two))), ["both", "v"]);
-        assert_eq!(fired(&dependencies, &changed(Some(&two), None)), ["both", "same", "v"]);
-        let recreated = entry("c", 3, json!({ "uid": "another" }));
-        assert_eq!(fired(&dependencies, &changed(Some(&two), Some(&recreated))), ["both", "same", "v"]);
-    }
-
-    #[test]
-    fn what_is_no_longer_read_no_longer_wakes_and_nothing_is_left_of_it() {
-        let mut dependencies = Dependencies::default();
-        dependencies.set(&reader("h"), &[read("c", &[]), read("d", &[])]);
-        dependencies.add(&reader("h"), &read("e", &[]));
-        dependencies.set(&reader("h"), &[read("d", &[])]);
-        assert!(fired(&dependencies, &changed(None, Some(&entry("c", 1, json!({}))))).is_empty());
-        assert!(fired(&dependencies, &changed(None, Some(&entry("e", 1, json!({}))))).is_empty());
-        assert_eq!(fired(&dependencies, &changed(None, Some(&entry("d", 1, json!({}))))), ["h"]);
-        dependencies.set(&reader("h"), &[]);
-        assert!(dependencies.readers.is_empty() && dependencies.read.is_empty());
-    }
-
-    #[test]
-    fn an_own_write_wakes_everybody_but_its_author() {
-        let mut dependencies = Dependencies::default();
-        dependencies.set(&reader("author"), &[read("c", &[])]);
-        dependencies.set(&reader("other"), &[read("c", &[])]);
+    fn an_own_child_does_not_wake_its_author_but_another_plugin() {
+        let key =
+            key(&scope(), &PluginId::new("a", "p"), ObjectId::new("demo.reef.dev/v1/Hello".parse().unwrap(), "a", "author"));
         let child = entry("c", 1, json!({ "ownerReferences": owner("author") }));
-        let found = Found::OwnWrite(reader("author"));
-        let delta = Delta::Changed { old: None, new: Some(child), found };
-        assert_eq!(fired(&dependencies, &delta), ["other"]);
+        let delta = Delta::Changed { old: None, new: Some(child), found: Found::OwnWrite(key) };
         let by: Kind = "demo.reef.dev/v1/Hello".parse().unwrap();
         let interest =
             |plugin| Interest { plugin: PluginId::new("a", plugin), role: Role::Owned { by: by.clone(), mark: "p".into() } };

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::names::Kind;
 
+/// The annotation of the bookmark that ends the first part of a streaming list.
+const LISTED: &str = "k8s.io/initial-events-end";
+
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
@@ -24,6 +27,8 @@ pub enum Event {
     Present(Entry),
     Gone(Entry),
     Bookmark(u64),
+    /// Everything that was there when the watch began has been sent, as of this version.
+    Listed(u64),
     Quarantined(Quarantined),
     /// The server ends the watch with a `Status`.
     Error {
@@ -71,7 +76,7 @@ impl Event {
         Ok(match &*what {
             "ADDED" | "MODIFIED" => decode(object, kind).map_or_else(Self::Quarantined, Self::Present),
             "DELETED" => decode(object, kind).map_or_else(Self::Quarantined, Self::Gone),
-            "BOOKMARK" => Self::Bookmark(bookmark(object)?),
+            "BOOKMARK" => bookmark(object)?,
             "ERROR" => error(object),
             _ => return Err(format!("a watch event of {kind} has the unknown type `{what}`")),
         })
@@ -90,9 +95,12 @@ fn decode(object: &str, kind: &Kind) -> Result<Entry, Quarantined> {
     })
 }
 
-fn bookmark(object: &str) -> Result<u64, String> {
+fn bookmark(object: &str) -> Result<Event, String> {
     let metadata = raw::at(object, "/metadata").ok_or("a bookmark has no metadata")?;
-    version(&Fields::parse(metadata.as_bytes()).map_err(|e| format!("a bookmark has no metadata: {e}"))?)
+    let metadata = Fields::parse(metadata.as_bytes()).map_err(|e| format!("a bookmark has no metadata: {e}"))?;
+    let annotations = metadata.get("annotations").and_then(|text| Fields::parse(text.as_bytes()).ok()).unwrap_or_default();
+    let ends_list = annotations.text(LISTED).is_some_and(|value| value == "true");
+    version(&metadata).map(if ends_list { Event::Listed } else { Event::Bookmark })
 }
 
 fn error(status: &str) -> Event {
@@ -155,6 +163,8 @@ mod tests {
         assert!(matches!(parse(&format!(r#"{{"type":"DELETED","object":{object}}}"#)), Ok(Event::Gone(_))));
         let bookmark = r#"{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"9","creationTimestamp":null}}}"#;
         assert!(matches!(parse(bookmark), Ok(Event::Bookmark(9))));
+        let end = bookmark.replace(r#""creationTimestamp":null"#, r#""annotations":{"k8s.io/initial-events-end":"true"}"#);
+        assert!(matches!(parse(&end), Ok(Event::Listed(9))));
         let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
         assert!(matches!(parse(gone), Ok(Event::Error { code: 410, message }) if message == "too old"));
         assert!(matches!(parse(r#"{"type":"ADDED","object":{}}"#), Ok(Event::Quarantined(_))));

@@ -3,29 +3,35 @@
 //!
 //! Locks, always in this order: the map of watches, one watch's state, dependencies. Wakes go out after the last.
 
+mod watched;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use parking_lot::{Mutex, RwLock};
-use tokio::{sync::watch, task::AbortHandle};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::task::AbortHandle;
 
+pub use self::watched::Watch;
+use self::watched::{Member, State, not_synced};
 pub use super::echo::Writing;
 use super::{
-    Change, Entry, Interest, NotSynced, Reason, Role, Scope, SyncState, Waker,
+    Change, Entry, Interest, NotSynced, Reason, Role, Scope, ScopeState, SyncState, Waker,
+    budget::Budget,
+    dependencies::Dependencies,
     echo::Echoes,
-    index::{self, Cause, Dependencies, State as ObjectState, Wake},
+    index::{self, State as ObjectState},
     protocol::{Event, Page},
-    replica::{Broken, Delta, Listed, Replica},
+    replica::{Broken, Delta, Listed},
 };
 use crate::{
-    contract::Read,
+    contract::Selector,
     identity::Actor,
-    names::{Key, ObjectId},
+    names::{Key, Memory, ObjectId},
 };
 
 pub struct Registry {
@@ -33,33 +39,8 @@ pub struct Registry {
     watches: RwLock<HashMap<Scope, Arc<Watch>>>,
     dependencies: Mutex<Dependencies>,
     echoes: Arc<Echoes>,
+    budget: Budget,
     next_member: AtomicU64,
-}
-
-/// One scope that somebody looks at.
-pub struct Watch {
-    pub scope: Scope,
-    pub sync: watch::Sender<SyncState>,
-    /// Who the watch may run as: one for each member.
-    pub lenders: watch::Sender<Vec<Actor>>,
-    state: RwLock<State>,
-    task: OnceLock<AbortHandle>,
-}
-
-#[derive(Default)]
-struct State {
-    replica: Replica,
-    members: BTreeMap<u64, Member>,
-    /// Why the copy must not be read although it was complete once.
-    withdrawn: bool,
-    last_error: Option<String>,
-    lists: u64,
-    events: u64,
-}
-
-struct Member {
-    lender: Actor,
-    interest: Interest,
 }
 
 pub struct Membership {
@@ -67,139 +48,27 @@ pub struct Membership {
     member: u64,
 }
 
-/// How a scope is doing: for metrics, readiness and conditions.
-#[derive(Debug, Clone)]
-pub struct ScopeState {
-    pub scope: Scope,
-    pub synced: bool,
-    pub objects: usize,
-    /// JSON text in the store.
-    pub bytes: usize,
-    /// Objects that did not decode.
-    pub quarantined: usize,
-    /// Of the last failure, until the watch is well again.
-    pub last_error: Option<String>,
-    pub subscribers: usize,
-    pub resource_version: u64,
-    /// Complete lists so far.
-    pub lists: u64,
-    /// Events so far, without bookmarks.
-    pub events: u64,
+/// Why a list or a watch cannot go on as it is.
+#[derive(Debug)]
+pub enum Stop {
+    Broken(Broken),
+    /// The scope does not fit into what the store may hold. Its copy is given up; it had this many bytes.
+    Full {
+        bytes: usize,
+        message: String,
+    },
 }
 
-impl State {
-    fn readable(&self) -> bool {
-        self.replica.is_complete() && !self.withdrawn
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
     }
-
-    fn lenders(&self) -> Vec<Actor> {
-        self.members.values().map(|member| member.lender.clone()).collect()
-    }
-
-    /// What a change means to the members; callbacks are told at once, while nothing else can change.
-    fn wakes(&self, scope: &Scope, deltas: &[Delta]) -> Vec<Wake> {
-        let mut wakes: Vec<Wake> = deltas.iter().filter_map(overtaken).collect();
-        for delta in deltas {
-            for member in self.members.values() {
-                wakes.extend(index::wakes(scope, &member.interest, delta));
-                if let (Role::Callback(tell), Some(change)) = (&member.interest.role, change(delta)) {
-                    tell(change);
-                }
-            }
-        }
-        wakes
-    }
-}
-
-fn overtaken(delta: &Delta) -> Option<Wake> {
-    let Delta::Overtaken { id, by } = delta else { return None };
-    let reason = if by.object == *id { Reason::Changed } else { Reason::Child };
-    // No write answers with version zero: this waits for the end of a write, but is never taken for its echo.
-    Some(Wake { key: by.clone(), reason, cause: Cause { object: id.clone(), state: ObjectState::Version(0) } })
-}
-
-fn change(delta: &Delta) -> Option<Change> {
-    match delta {
-        Delta::Changed { new, .. } => Some(Change { id: delta.cause()?.object, entry: new.clone() }),
-        Delta::Overtaken { .. } => None,
-    }
-}
-
-impl Watch {
-    fn new(scope: Scope) -> Self {
-        let (sync, lenders) = (watch::Sender::new(SyncState::Pending), watch::Sender::new(Vec::new()));
-        Self { scope, sync, lenders, state: RwLock::default(), task: OnceLock::new() }
-    }
-
-    pub fn must_list(&self) -> bool {
-        self.state.read().replica.must_list()
-    }
-
-    pub fn version(&self) -> u64 {
-        self.state.read().replica.version()
-    }
-
-    pub fn start_over(&self) {
-        self.state.write().replica.start_over();
-    }
-
-    pub fn begin_list(&self) {
-        self.state.write().replica.begin_list();
-    }
-
-    pub fn last_error(&self) -> Option<String> {
-        self.state.read().last_error.clone()
-    }
-
-    /// The watch is established.
-    pub fn is_well(&self) {
-        self.state.write().last_error = None;
-    }
-
-    /// A failure that leaves what is in the store true, if late.
-    pub fn is_late(&self, message: String) {
-        let complete = {
-            let mut state = self.state.write();
-            state.last_error = Some(message.clone());
-            state.readable()
-        };
-        if !complete {
-            self.fail(message, false);
-        }
-    }
-
-    /// Nobody may read it, or the kind is not there: what is in the store must not be served any more.
-    pub fn withdraw(&self, message: String, forbidden: bool) {
-        {
-            let mut state = self.state.write();
-            (state.withdrawn, state.last_error) = (true, Some(message.clone()));
-            state.replica.start_over();
-        }
-        self.fail(message, forbidden);
-    }
-
-    fn fail(&self, message: String, forbidden: bool) {
-        self.sync.send_replace(SyncState::Failed { message, forbidden });
-    }
-
-    fn not_synced(&self, state: &State, quarantined: Option<&str>) -> NotSynced {
-        let why = match (quarantined, &state.last_error) {
-            (Some(why), _) => format!("the object does not decode: {why}"),
-            (None, Some(error)) => error.clone(),
-            (None, None) => "its first list is not finished".into(),
-        };
-        not_synced(&self.scope, why)
-    }
-}
-
-fn not_synced(scope: &Scope, why: String) -> NotSynced {
-    let place = if scope.namespace.is_empty() { "the cluster".into() } else { format!("namespace {}", scope.namespace) };
-    NotSynced { kind: scope.kind.clone(), place, why }
 }
 
 impl Registry {
-    pub fn new(wake: Waker) -> Self {
+    pub fn new(wake: Waker, budget: Memory) -> Self {
         Self {
+            budget: Budget::new(budget),
             echoes: Echoes::new(Arc::clone(&wake)),
             wake,
             watches: RwLock::default(),
@@ -255,6 +124,11 @@ impl Registry {
             if let Some(task) = watch.task.get() {
                 task.abort();
             }
+            let replica = std::mem::take(&mut state.replica);
+            self.budget.charge(replica.store().bytes(), 0);
+            // Nobody waits until all of it is freed.
+            drop((state, watches));
+            drop(replica);
         }
     }
 
@@ -267,30 +141,43 @@ impl Registry {
     }
 
     pub fn get(&self, scope: &Scope, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, NotSynced> {
-        self.read(scope, |watch, state| match state.replica.quarantined(namespace, name) {
-            Some(why) => Err(watch.not_synced(state, Some(why))),
+        self.read(scope, |state| match state.replica.quarantined(namespace, name) {
+            Some(why) => Err(undecodable(scope, name, why)),
             None => Ok(state.replica.store().get(namespace, name).cloned()),
         })
     }
 
+    /// An object that does not decode might match or not: without it the list would look complete and not be it.
+    pub fn list(&self, scope: &Scope, selector: &Selector) -> Result<Vec<Arc<Entry>>, NotSynced> {
+        let mut found = self.read(scope, |state| match state.replica.any_quarantined() {
+            Some((name, why)) => Err(undecodable(scope, name, why)),
+            None => {
+                let matches = |entry: &&Arc<Entry>| selector.matches(|label| entry.label(label));
+                Ok(state.replica.store().entries().filter(matches).cloned().collect::<Vec<_>>())
+            }
+        })?;
+        found.sort_unstable_by(|a, b| (&a.id.namespace, &a.id.name).cmp(&(&b.id.namespace, &b.id.name)));
+        Ok(found)
+    }
+
     pub fn owned_by(&self, scope: &Scope, uid: &str) -> Result<Vec<Arc<Entry>>, NotSynced> {
-        self.read(scope, |_, state| Ok(state.replica.store().owned_by(uid)))
+        self.read(scope, |state| Ok(state.replica.store().owned_by(uid)))
     }
 
     pub fn count(&self, scope: &Scope, like: impl Fn(&Entry) -> bool) -> Result<usize, NotSynced> {
-        self.read(scope, |_, state| Ok(state.replica.store().entries().filter(|entry| like(entry)).count()))
+        self.read(scope, |state| Ok(state.replica.store().entries().filter(|entry| like(entry)).count()))
     }
 
     pub fn len(&self, scope: &Scope) -> Result<usize, NotSynced> {
-        self.read(scope, |_, state| Ok(state.replica.store().len()))
+        self.read(scope, |state| Ok(state.replica.store().len()))
     }
 
-    fn read<T>(&self, scope: &Scope, answer: impl FnOnce(&Watch, &State) -> Result<T, NotSynced>) -> Result<T, NotSynced> {
+    fn read<T>(&self, scope: &Scope, answer: impl FnOnce(&State) -> Result<T, NotSynced>) -> Result<T, NotSynced> {
         let Some(watch) = self.watches.read().get(scope).cloned() else {
             return Err(not_synced(scope, "nobody has subscribed to it".into()));
         };
         let state = watch.state.read();
-        if state.readable() { answer(&watch, &state) } else { Err(watch.not_synced(&state, None)) }
+        if state.readable() { answer(&state) } else { Err(watch.not_synced(&state)) }
     }
 
     pub fn writing(&self, by: &Key, object: &ObjectId) -> Writing {
@@ -318,12 +205,8 @@ impl Registry {
         holding.cloned().collect()
     }
 
-    pub fn add_read(&self, key: &Key, read: &Read) {
-        self.dependencies.lock().add(key, read);
-    }
-
-    pub fn set_reads(&self, key: &Key, reads: &[Read]) {
-        self.dependencies.lock().set(key, reads);
+    pub fn dependencies(&self) -> MutexGuard<'_, Dependencies> {
+        self.dependencies.lock()
     }
 
     /// One step of a watch's copy, and the wakes that follow from it.
@@ -331,7 +214,11 @@ impl Registry {
         let mut wakes = Vec::new();
         let deltas = {
             let mut state = watch.state.write();
+            let before = state.replica.store().bytes();
             let deltas = step(&mut state);
+            if !state.members.is_empty() {
+                self.budget.charge(before, state.replica.store().bytes());
+            }
             wakes.extend(state.wakes(&watch.scope, &deltas));
             deltas
         };
@@ -342,27 +229,58 @@ impl Registry {
         self.echoes.send(wakes);
     }
 
-    pub fn page(&self, watch: &Watch, page: Page) -> Result<(), Broken> {
+    pub fn page(&self, watch: &Watch, page: Page) -> Result<(), Stop> {
         let mut outcome = Ok(());
-        self.change(watch, |state| {
-            state.replica.page(page).unwrap_or_else(|broken| {
-                outcome = Err(broken);
-                Vec::new()
-            })
-        });
-        outcome
+        self.change(watch, |state| state.replica.page(page).unwrap_or_else(|broken| none(&mut outcome, broken)));
+        outcome?;
+        self.afford(watch)
     }
 
-    pub fn event(&self, watch: &Watch, event: Event) -> Result<(), Broken> {
+    pub fn event(&self, watch: &Watch, event: Event) -> Result<(), Stop> {
         let mut outcome = Ok(());
+        let grows = matches!(event, Event::Present(_));
         self.change(watch, |state| {
-            state.events += u64::from(!matches!(event, Event::Bookmark(_)));
-            state.replica.event(event).unwrap_or_else(|broken| {
-                outcome = Err(broken);
-                Vec::new()
-            })
+            state.events += u64::from(!matches!(event, Event::Bookmark(_) | Event::Listed(_)));
+            state.replica.event(event).unwrap_or_else(|broken| none(&mut outcome, broken))
         });
-        outcome
+        outcome?;
+        if grows { self.afford(watch) } else { Ok(()) }
+    }
+
+    /// Refuses a scope that has just grown if the store holds more than it may. What it held is freed, not reported as gone.
+    fn afford(&self, watch: &Watch) -> Result<(), Stop> {
+        if !self.budget.is_exceeded() {
+            return Ok(());
+        }
+        let bytes = {
+            let mut state = watch.state.write();
+            if state.is_indispensable() || state.members.is_empty() {
+                return Ok(());
+            }
+            let bytes = state.replica.store().bytes();
+            self.budget.charge(bytes, 0);
+            state.replica.clear();
+            state.given_up = true;
+            bytes
+        };
+        let (scope, limit) = (&watch.scope, self.budget.limit());
+        let message = format!(
+            "{} in {} does not fit into the cache: it needs more than {bytes} bytes, and with all others that is more than \
+             --cache-budget {limit}; raise it, or have fewer objects",
+            scope.kind,
+            scope.place()
+        );
+        Err(Stop::Full { bytes, message })
+    }
+
+    /// Waits until so many bytes of the store are free.
+    pub async fn room_for(&self, bytes: usize) {
+        self.budget.wait_for(bytes).await;
+    }
+
+    /// The state that a streaming list has shown.
+    pub fn list_at(&self, watch: &Watch, version: u64) -> Result<(), Broken> {
+        watch.state.write().replica.list_at(version)
     }
 
     /// After the last page. How many objects are missing, when that is too many to believe it at once.
@@ -378,8 +296,9 @@ impl Registry {
                 state.lists += 1;
                 if first || state.withdrawn {
                     state.withdrawn = false;
-                    let interests: Vec<Interest> = state.members.values().map(|member| member.interest.clone()).collect();
-                    begins = Some((interests, state.replica.store().entries().cloned().collect::<Vec<_>>()));
+                    let present: Vec<Arc<Entry>> = state.replica.store().entries().cloned().collect();
+                    let (failed, given_up) = (std::mem::take(&mut state.failed), std::mem::take(&mut state.given_up));
+                    begins = Some((state.interests(), present, failed, given_up));
                 }
                 deltas
             }
@@ -387,14 +306,29 @@ impl Registry {
         if doubt.is_ok() {
             watch.sync.send_if_modified(|sync| std::mem::replace(sync, SyncState::Synced) != SyncState::Synced);
         }
-        if let Some((interests, present)) = begins {
+        if let Some((interests, present, failed, given_up)) = begins {
             interests.iter().for_each(|interest| self.wake_initially(&watch.scope, interest, &present));
-            self.wake_readers(&watch.scope);
+            if given_up {
+                interests.iter().for_each(|interest| self.wake_owners(&watch.scope, interest));
+            }
+            // Whoever asked while it was only being filled has waited, or tries again.
+            if failed {
+                self.wake_readers(&watch.scope);
+            }
         }
         doubt
     }
 
-    /// Whoever has read in a scope that could not answer, can now.
+    /// Nobody can say which children vanished while there was no copy, so every owner looks.
+    fn wake_owners(&self, scope: &Scope, interest: &Interest) {
+        let Role::Owned { by, .. } = &interest.role else { return };
+        let owners = Scope { kind: by.clone(), private: None, ..scope.clone() };
+        for entry in self.list(&owners, &Selector::default()).unwrap_or_default() {
+            (self.wake)(index::key(scope, &interest.plugin, entry.id.clone()), Reason::Relist);
+        }
+    }
+
+    /// Whoever was told that a scope cannot be read, can read it now.
     fn wake_readers(&self, scope: &Scope) {
         let readers = self.dependencies.lock().readers_in(scope);
         readers.into_iter().for_each(|key| (self.wake)(key, Reason::Dependency));
@@ -406,22 +340,14 @@ impl Registry {
     }
 }
 
-impl Watch {
-    fn describe(&self) -> ScopeState {
-        let state = self.state.read();
-        ScopeState {
-            scope: self.scope.clone(),
-            synced: state.readable(),
-            objects: state.replica.store().len(),
-            bytes: state.replica.store().bytes(),
-            quarantined: state.replica.quarantine_len(),
-            last_error: state.last_error.clone(),
-            subscribers: state.members.len(),
-            resource_version: state.replica.version(),
-            lists: state.lists,
-            events: state.events,
-        }
-    }
+/// For a step that could not be made.
+fn none(outcome: &mut Result<(), Stop>, broken: Broken) -> Vec<Delta> {
+    *outcome = Err(broken.into());
+    Vec::new()
+}
+
+fn undecodable(scope: &Scope, name: &str, why: &str) -> NotSynced {
+    NotSynced { quarantined: true, ..not_synced(scope, format!("`{name}` does not decode: {why}")) }
 }
 
 #[cfg(test)]

@@ -3,11 +3,15 @@
 //! It never goes back: of two states of an object the one with the higher resourceVersion stays, what was deleted
 //! stays deleted, and an incomplete list removes nothing. Every change comes out as a [`Delta`].
 
+mod dead;
+mod own;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use self::{dead::Dead, own::OwnWrites};
 use super::{
     Entry,
     protocol::{Event, Page, Quarantined},
@@ -15,8 +19,8 @@ use super::{
 };
 use crate::names::{Key, ObjectId};
 
-/// How many deleted uids are remembered, against events that come late or twice.
-const REMEMBERED_DEAD: usize = 1024;
+/// More than this many missing objects, and more than one in so many, are not believed at once.
+const MASS: (usize, usize) = (10, 5);
 
 #[derive(Default)]
 pub struct Replica {
@@ -28,9 +32,9 @@ pub struct Replica {
     must_list: bool,
     listing: Option<Listing>,
     round: u32,
-    /// The last list missed so much that the next one has to say the same before it is believed.
-    doubtful: bool,
-    own: HashMap<Place, Vec<OwnWrite>>,
+    /// What the last list did not show, when that was too much to believe it: it is gone if the next one says so too.
+    doubted: HashSet<Arc<str>>,
+    own: OwnWrites,
     dead: Dead,
     quarantine: HashMap<Place, Aside>,
 }
@@ -39,12 +43,6 @@ struct Listing {
     version: Option<u64>,
     /// An answer older than this comes from a server that lags behind.
     floor: u64,
-}
-
-/// A write of ours whose event is still to come.
-struct OwnWrite {
-    version: u64,
-    by: Key,
 }
 
 struct Aside {
@@ -133,8 +131,18 @@ impl Replica {
         self.quarantine.len()
     }
 
+    /// One of those, if there are any: its name and why.
+    pub fn any_quarantined(&self) -> Option<(&str, &str)> {
+        self.quarantine.iter().next().map(|((_, name), aside)| (&**name, aside.why.as_str()))
+    }
+
     pub fn start_over(&mut self) {
         self.must_list = true;
+    }
+
+    /// Gives up the copy. What comes next is a first list, though from no older state.
+    pub fn clear(&mut self) {
+        *self = Self { at: self.at, round: self.round, must_list: true, ..Self::default() };
     }
 
     pub fn begin_list(&mut self) {
@@ -143,37 +151,47 @@ impl Replica {
     }
 
     pub fn page(&mut self, page: Page) -> Result<Vec<Delta>, Broken> {
-        let Some(listing) = &mut self.listing else { return Ok(Vec::new()) };
-        if page.version < listing.floor {
-            return Err(Broken::Stale { got: page.version, seen: listing.floor });
-        }
-        // Pages continue the first one's state; a later version would promise events that nobody has sent.
-        listing.version.get_or_insert(page.version);
-        let found = if self.complete { Found::Relist } else { Found::First };
-        let mut deltas = Vec::new();
-        for entry in page.items {
-            let place = place(&entry);
-            deltas.extend(self.present(Arc::new(entry), &found));
-            self.store.mark(&place.0, &place.1, self.round);
-        }
-        for quarantined in page.quarantined {
-            self.set_aside(quarantined);
-        }
+        self.list_at(page.version)?;
+        let deltas = page.items.into_iter().flat_map(|entry| self.shown(entry)).collect();
+        page.quarantined.into_iter().for_each(|quarantined| self.set_aside(quarantined));
         Ok(deltas)
+    }
+
+    /// The state that the list shows. Pages continue the first one's; a later one would promise events that nobody has sent.
+    pub fn list_at(&mut self, version: u64) -> Result<(), Broken> {
+        match &mut self.listing {
+            Some(Listing { floor, .. }) if version < *floor => Err(Broken::Stale { got: version, seen: *floor }),
+            Some(listing) => {
+                listing.version.get_or_insert(version);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// One object of a list, of a page or streamed.
+    fn shown(&mut self, entry: Entry) -> Vec<Delta> {
+        let found = if self.complete { Found::Relist } else { Found::First };
+        let place = place(&entry);
+        let deltas = self.present(Arc::new(entry), &found);
+        self.store.mark(&place.0, &place.1, self.round);
+        deltas
     }
 
     /// After the last page: what the list has not shown is gone.
     pub fn finish_list(&mut self) -> Listed {
         let version = self.listing.take().and_then(|listing| listing.version).unwrap_or_default();
         let missing = self.store.unseen(self.round, version);
-        if self.complete && !self.doubtful && missing.len() > 10 && missing.len() * 5 > self.store.len() {
-            self.doubtful = true;
+        let news = missing.iter().filter(|entry| !self.doubted.contains(&entry.uid)).count();
+        if self.complete && news > MASS.0 && news * MASS.1 > self.store.len() {
+            self.doubted = missing.iter().map(|entry| Arc::clone(&entry.uid)).collect();
             return Listed::Doubtful { missing: missing.len() };
         }
         let first = !self.complete;
         let found = if first { Found::First } else { Found::Relist };
         let mut deltas: Vec<Delta> = missing.iter().filter_map(|entry| self.take(entry, &found)).collect();
-        (self.complete, self.must_list, self.doubtful) = (true, false, false);
+        (self.complete, self.must_list) = (true, false);
+        self.doubted.clear();
         self.at = self.at.max(version);
         self.quarantine.retain(|_, aside| aside.round == self.round);
         deltas.extend(self.unheard(version));
@@ -182,27 +200,24 @@ impl Replica {
 
     /// Own writes whose events fell into the gap before a list: nobody can say any more what happened in between.
     fn unheard(&mut self, version: u64) -> Vec<Delta> {
-        let mut deltas = Vec::new();
-        for (place, writes) in &mut self.own {
-            let Some(entry) = self.store.get(&place.0, &place.1) else { continue };
-            let passed = writes.extract_if(.., |write| write.version <= version);
-            deltas.extend(passed.map(|write| Delta::Overtaken { id: entry.id.clone(), by: write.by }));
-        }
-        self.own.retain(|_, writes| !writes.is_empty());
-        deltas
+        let passed = self.own.take_up_to(version).into_iter();
+        let entry = |place: &Place| self.store.get(&place.0, &place.1);
+        passed.filter_map(|(place, by)| Some(Delta::Overtaken { id: entry(&place)?.id.clone(), by })).collect()
     }
 
     pub fn event(&mut self, event: Event) -> Result<Vec<Delta>, Broken> {
         let version = match &event {
             Event::Present(entry) | Event::Gone(entry) => entry.resource_version,
-            Event::Bookmark(version) => *version,
+            Event::Bookmark(version) | Event::Listed(version) => *version,
             Event::Quarantined(_) | Event::Error { .. } => 0,
         };
         let late = version < self.at;
         let deltas = match event {
+            // A streaming list shows what is there: that is no history.
+            Event::Present(entry) if self.listing.is_some() => return Ok(self.shown(entry)),
             Event::Present(entry) => self.present(Arc::new(entry), &Found::Watch),
             Event::Gone(entry) => self.gone(&entry).into_iter().collect(),
-            Event::Bookmark(_) => Vec::new(),
+            Event::Bookmark(_) | Event::Listed(_) => Vec::new(),
             Event::Quarantined(quarantined) => {
                 self.set_aside(quarantined);
                 return Ok(Vec::new());
@@ -223,18 +238,16 @@ impl Replica {
         if self.dead.contains(&entry.uid) {
             return Vec::new();
         }
-        let place = place(&entry);
-        let version = entry.resource_version;
-        let heard = version <= self.at;
-        let (own, overtaken) = self.own_writes(&place, version);
+        let (place, version) = (place(&entry), entry.resource_version);
+        let known = version <= self.at || self.own.contains(&place, version);
+        let overtaken = if known { HashSet::new() } else { self.own.later(&place, version) };
         if *found == Found::Watch {
-            self.hear(&place, version);
+            self.own.heard(&place, version);
         }
         let old = self.store.get(&place.0, &place.1).cloned();
         match old {
             Some(old) if old.resource_version > version => {
-                let authors = if own || heard { Vec::new() } else { overtaken };
-                authors.into_iter().map(|by| Delta::Overtaken { id: entry.id.clone(), by }).collect()
+                overtaken.into_iter().map(|by| Delta::Overtaken { id: entry.id.clone(), by }).collect()
             }
             Some(old) if old.resource_version == version => Vec::new(),
             old => {
@@ -242,23 +255,6 @@ impl Replica {
                 self.quarantine.remove(&place);
                 self.store.put(Arc::clone(&entry));
                 vec![Delta::Changed { old, new: Some(entry), found: found.clone() }]
-            }
-        }
-    }
-
-    /// Whether this version is a write of ours, and whose later writes are still unheard.
-    fn own_writes(&self, place: &Place, version: u64) -> (bool, Vec<Key>) {
-        let Some(writes) = self.own.get(place) else { return (false, Vec::new()) };
-        let own = writes.iter().any(|write| write.version == version);
-        let later: HashSet<Key> = writes.iter().filter(|write| write.version > version).map(|write| write.by.clone()).collect();
-        (own, later.into_iter().collect())
-    }
-
-    fn hear(&mut self, place: &Place, version: u64) {
-        if let Some(writes) = self.own.get_mut(place) {
-            writes.retain(|write| write.version > version);
-            if writes.is_empty() {
-                self.own.remove(place);
             }
         }
     }
@@ -279,7 +275,7 @@ impl Replica {
     }
 
     fn take(&mut self, entry: &Arc<Entry>, found: &Found) -> Option<Delta> {
-        self.own.remove(&place(entry));
+        self.own.forget(&place(entry));
         self.dead.insert(&entry.uid);
         let old = self.store.remove(&entry.id.namespace, &entry.id.name)?;
         Some(Delta::Changed { old: Some(old), new: None, found: found.clone() })
@@ -305,7 +301,7 @@ impl Replica {
         }
         let heard = version <= self.at;
         if !heard {
-            self.own.entry(place.clone()).or_default().push(OwnWrite { version, by: by.clone() });
+            self.own.add(&place, version, by);
         }
         let old = self.store.get(&place.0, &place.1).cloned();
         let older = match &old {
@@ -329,29 +325,6 @@ impl Replica {
         let held = self.store.get(&id.namespace, &id.name).filter(|held| *held.uid == *uid).cloned()?;
         let found = if self.complete { Found::OwnWrite(by.clone()) } else { Found::First };
         self.take(&held, &found)
-    }
-}
-
-/// The uids that were deleted last. A uid never comes back.
-#[derive(Default)]
-struct Dead {
-    uids: HashSet<Arc<str>>,
-    order: VecDeque<Arc<str>>,
-}
-
-impl Dead {
-    fn contains(&self, uid: &str) -> bool {
-        self.uids.contains(uid)
-    }
-
-    fn insert(&mut self, uid: &str) {
-        let uid: Arc<str> = uid.into();
-        if self.uids.insert(Arc::clone(&uid)) {
-            self.order.push_back(uid);
-            if self.order.len() > REMEMBERED_DEAD {
-                self.order.pop_front().map(|oldest| self.uids.remove(&oldest));
-            }
-        }
     }
 }
 

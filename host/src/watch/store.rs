@@ -38,11 +38,11 @@ impl Store {
     pub fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let place = place(&entry);
         let seen = self.slot(&place).map_or(0, |slot| slot.seen);
-        self.bytes += entry.bytes.len();
+        self.bytes += entry.weight();
         let names = self.objects.entry(Arc::clone(&place.0)).or_default();
         let old = names.insert(Arc::clone(&place.1), Slot { entry: Arc::clone(&entry), seen }).map(|slot| slot.entry);
         match &old {
-            Some(old) => self.bytes -= old.bytes.len(),
+            Some(old) => self.bytes -= old.weight(),
             None => self.count += 1,
         }
         self.reparent(&place, old.as_deref(), Some(&entry));
@@ -56,7 +56,7 @@ impl Store {
             self.objects.remove(namespace);
         }
         self.count -= 1;
-        self.bytes -= old.bytes.len();
+        self.bytes -= old.weight();
         self.reparent(&place(&old), Some(&old), None);
         Some(old)
     }
@@ -103,7 +103,7 @@ impl Store {
         self.count
     }
 
-    /// JSON text in bytes; what the index adds is not counted.
+    /// What all of it costs in memory, as [`Entry::weight`] counts.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -151,9 +151,9 @@ mod tests {
         let mut store = Store::default();
         let (small, large) = (entry("x", 1, &[]), entry("x", 22222, &[]));
         store.put(Arc::clone(&small));
-        assert_eq!((store.len(), store.bytes()), (1, small.bytes.len()));
+        assert_eq!((store.len(), store.bytes()), (1, small.weight()));
         store.put(Arc::clone(&large));
-        assert_eq!((store.len(), store.bytes()), (1, large.bytes.len()));
+        assert_eq!((store.len(), store.bytes()), (1, large.weight()));
         store.remove("a", "x");
         assert_eq!((store.len(), store.bytes()), (0, 0));
         assert!(store.remove("a", "x").is_none());

@@ -31,9 +31,10 @@ pub fn etcd(dir: &Path, client: u16, peer: u16) -> Vec<String> {
     ]
 }
 
-pub fn apiserver(dir: &Path, etcd: u16, port: u16) -> Vec<String> {
+/// `extra`: as on the command line.
+pub fn apiserver(dir: &Path, etcd: u16, port: u16, extra: &[String]) -> Vec<String> {
     let file = |name: &str| dir.join(name).display().to_string();
-    vec![
+    let mut flags = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
         "--bind-address=127.0.0.1".into(),
         "--advertise-address=127.0.0.1".into(),
@@ -54,7 +55,9 @@ pub fn apiserver(dir: &Path, etcd: u16, port: u16) -> Vec<String> {
         // Rotating would hide what a test is about to count.
         "--audit-log-maxsize=100000".into(),
         "--profiling=false".into(),
-    ]
+    ];
+    flags.extend(extra.iter().cloned());
+    flags
 }
 
 pub fn controller_manager(dir: &Path) -> Vec<String> {

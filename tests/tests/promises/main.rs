@@ -21,6 +21,7 @@ mod operability;
 mod plan;
 mod probe;
 mod queue;
+mod reader;
 mod reads;
 mod sandbox;
 mod website;

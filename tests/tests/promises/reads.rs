@@ -1,5 +1,7 @@
 //! What a run reads: as new as its own writes, and a reason to run again.
 
+mod lists;
+
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;

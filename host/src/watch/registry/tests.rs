@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::names::{Account, Cluster, Kind, PluginId};
+use crate::{
+    contract::{Query, Read},
+    names::{Account, Cluster, Kind, PluginId},
+    watch::{Private, Why},
+};
 
 const HELLO: &str = "demo.reef.dev/v1/Hello";
 const CONFIG: &str = "v1/ConfigMap";
@@ -21,7 +25,7 @@ impl Room {
         let woken = Woken::default();
         let log = Arc::clone(&woken);
         let wake: Waker = Arc::new(move |key, reason| log.lock().push((key, reason)));
-        Self { registry: Registry::new(wake), woken }
+        Self { registry: Registry::new(wake, Memory(1 << 30)), woken }
     }
 
     fn join(&self, kind: &str, plugin: &str, role: Role) -> Membership {
@@ -149,7 +153,7 @@ async fn an_own_write_wakes_other_plugins_and_other_keys_once_and_its_author_nev
     let configs = room.join(CONFIG, "p", owned("p"));
     let _others = room.join(CONFIG, "q", Role::Primary);
     room.list(&configs, 10, &[]);
-    room.registry.set_reads(&key("p", "reader"), &[read("c")]);
+    room.registry.dependencies().set(&key("p", "reader"), &[read("c")], &[]);
     let child = object(CONFIG, "c", 11, Some("x"));
     room.registry.record(&entry(&child), &key("p", "x"));
     assert_eq!(room.woken(), ["p reader Dependency", "q c Changed"]);
@@ -215,7 +219,7 @@ async fn a_list_after_a_gap_wakes_self_owner_and_reader_of_what_changed_or_vanis
     let (hellos, configs) = (room.join(HELLO, "p", Role::Primary), room.join(CONFIG, "p", owned("p")));
     room.list(&hellos, 10, &[object(HELLO, "x", 3, None), object(HELLO, "y", 4, None)]);
     room.list(&configs, 10, &[object(CONFIG, "c", 3, Some("x")), object(CONFIG, "d", 4, Some("y"))]);
-    room.registry.set_reads(&key("p", "reader"), &[read("c")]);
+    room.registry.dependencies().set(&key("p", "reader"), &[read("c")], &[]);
     room.woken();
     room.list(&hellos, 20, &[object(HELLO, "x", 15, None), object(HELLO, "y", 4, None)]);
     assert_eq!(room.woken(), ["p x Relist"]);
@@ -224,13 +228,17 @@ async fn a_list_after_a_gap_wakes_self_owner_and_reader_of_what_changed_or_vanis
 }
 
 #[tokio::test]
-async fn whoever_read_a_kind_that_was_not_complete_is_woken_when_it_is() {
+async fn whoever_was_told_that_a_kind_cannot_be_read_is_woken_when_it_can() {
     let room = Room::new();
     let configs = room.join(CONFIG, "p", Role::Read);
-    room.registry.add_read(&key("p", "x"), &read("absent"));
+    room.registry.dependencies().add(&key("p", "x"), &read("absent"));
     assert!(room.registry.get(&scope(CONFIG), "a", "absent").is_err());
+    configs.watch.withdraw("forbidden".into(), Why::Forbidden);
+    room.lend(CONFIG, "q", Role::Read, Actor::Account(Account::new("a", "rich")));
     room.list(&configs, 10, &[]);
     assert_eq!(room.woken(), ["p x Dependency"]);
+    room.list(&configs, 20, &[]);
+    assert!(room.woken().is_empty());
 }
 
 #[tokio::test]
@@ -239,9 +247,9 @@ async fn what_nobody_may_read_any_more_is_not_served_and_comes_back_with_initial
     let hellos = room.join(HELLO, "p", Role::Primary);
     room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
     room.woken();
-    hellos.watch.withdraw("hellos is forbidden".into(), true);
+    hellos.watch.withdraw("hellos is forbidden".into(), Why::Forbidden);
     assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap_err().to_string().contains("hellos is forbidden"));
-    assert_eq!(*hellos.watch.sync.borrow(), SyncState::Failed { message: "hellos is forbidden".into(), forbidden: true });
+    assert_eq!(*hellos.watch.sync.borrow(), SyncState::Failed { message: "hellos is forbidden".into(), why: Why::Forbidden });
     assert!(hellos.watch.must_list());
     let _late = room.join(HELLO, "q", Role::Primary);
     assert!(room.woken().is_empty());
@@ -255,8 +263,8 @@ async fn a_new_lender_is_tried_before_its_subscriber_is_told_what_others_may_not
     let room = Room::new();
     let lender = |name| Actor::Account(Account::new("a", name));
     let poor = room.lend(HELLO, "p", Role::Primary, lender("poor"));
-    let failed = SyncState::Failed { message: "forbidden".into(), forbidden: true };
-    poor.watch.withdraw("forbidden".into(), true);
+    let failed = SyncState::Failed { message: "forbidden".into(), why: Why::Forbidden };
+    poor.watch.withdraw("forbidden".into(), Why::Forbidden);
     let _same = room.lend(HELLO, "q", Role::Primary, lender("poor"));
     assert_eq!(*poor.watch.sync.borrow(), failed);
     let _rich = room.lend(HELLO, "r", Role::Primary, lender("rich"));
@@ -268,7 +276,7 @@ async fn a_server_that_is_away_leaves_a_complete_store_readable_and_says_so() {
     let room = Room::new();
     let hellos = room.join(HELLO, "p", Role::Primary);
     hellos.watch.is_late("connection refused".into());
-    assert!(matches!(&*hellos.watch.sync.borrow(), SyncState::Failed { forbidden: false, .. }));
+    assert!(matches!(&*hellos.watch.sync.borrow(), SyncState::Failed { why: Why::Unwell, .. }));
     room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
     hellos.watch.is_late("connection refused".into());
     assert_eq!(*hellos.watch.sync.borrow(), SyncState::Synced);
@@ -301,7 +309,7 @@ async fn a_callback_is_told_everything_in_order_the_first_list_too() {
 #[tokio::test]
 async fn a_private_watch_of_one_object_holds_nothing_else() {
     let room = Room::new();
-    let only = Scope { only: Some((Account::new("a", "p"), "c".into())), ..scope(CONFIG) };
+    let only = Scope { private: Some(Private { account: Account::new("a", "p"), name: Some("c".into()) }), ..scope(CONFIG) };
     let interest = Interest { plugin: PluginId::new("a", "p"), role: Role::Read };
     let start = |_: &Arc<Watch>| tokio::spawn(std::future::pending::<()>()).abort_handle();
     let private = room.registry.join(only.clone(), Actor::Host, interest, start);
@@ -312,4 +320,108 @@ async fn a_private_watch_of_one_object_holds_nothing_else() {
     assert!(room.registry.get(&only, "a", "c").unwrap().is_some());
     assert!(room.registry.get(&only, "a", "d").unwrap().is_none());
     assert!(room.registry.get(&scope(CONFIG), "a", "c").is_err(), "nobody else sees it");
+}
+
+fn labelled(name: &str, version: u64, app: &str) -> Value {
+    let mut object = object(CONFIG, name, version, None);
+    object["metadata"]["labels"] = json!({ "app": app });
+    object
+}
+
+fn names(found: Result<Vec<Arc<Entry>>, NotSynced>) -> Vec<String> {
+    found.unwrap().iter().map(|entry| entry.id.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_what_matches_in_order_and_only_of_a_complete_scope() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", Role::Read);
+    let list = |selector: &str| room.registry.list(&scope(CONFIG), &selector.parse().unwrap());
+    assert!(list("").unwrap_err().to_string().contains("its first list is not finished"));
+    room.list(&configs, 10, &[labelled("b", 3, "web"), labelled("a", 4, "web"), labelled("c", 5, "db")]);
+    assert_eq!(
+        (names(list("app=web")), names(list(""))),
+        (vec!["a".into(), "b".into()], vec!["a".into(), "b".into(), "c".into()])
+    );
+    room.registry.record(&entry(&labelled("d", 11, "web")), &key("p", "x"));
+    assert_eq!(names(list("app=web")), ["a", "b", "d"], "own writes are in it");
+    room.event(&configs, "ADDED", &json!({ "metadata": { "name": "bad", "namespace": "a", "uid": 7 } }));
+    let refused = list("app=db").unwrap_err();
+    assert!(refused.quarantined && refused.to_string().contains("`bad` does not decode"), "{refused}");
+    assert!(room.registry.get(&scope(CONFIG), "a", "a").unwrap().is_some(), "all others can be read");
+}
+
+#[tokio::test]
+async fn whoever_listed_is_woken_by_events_and_relists() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", Role::Read);
+    let query = |selector: &str| Query {
+        kind: CONFIG.parse().unwrap(),
+        namespace: "a".into(),
+        selector: selector.parse().unwrap(),
+        fields: Vec::new(),
+    };
+    room.registry.dependencies().add_list(&key("p", "web"), &query("app=web"));
+    room.registry.dependencies().add_list(&key("p", "db"), &query("app=db"));
+    room.list(&configs, 10, &[labelled("a", 3, "web")]);
+    assert!(room.woken().is_empty(), "they have waited");
+    room.event(&configs, "MODIFIED", &labelled("a", 11, "db"));
+    assert_eq!(room.woken(), ["p db Dependency", "p web Dependency"]);
+    room.list(&configs, 20, &[]);
+    assert_eq!(room.woken(), ["p db Relist"]);
+}
+
+/// Three objects fit, four do not.
+fn small_room() -> Room {
+    let weight = entry(&object(CONFIG, "c0", 1, Some("x"))).weight();
+    let room = Room::new();
+    Room { registry: Registry::new(Arc::clone(&room.registry.wake), Memory((weight * 7 / 2) as u64)), ..room }
+}
+
+fn full(stopped: Result<(), Stop>) -> String {
+    match stopped {
+        Err(Stop::Full { message, .. }) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_does_not_fit_is_refused_and_freed_and_no_other() {
+    let room = small_room();
+    let (hellos, configs) = (room.join(HELLO, "p", Role::Primary), room.join(CONFIG, "p", owned("p")));
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    let many: Vec<Value> = (0..4).map(|n| object(CONFIG, &format!("c{n}"), 4, Some("x"))).collect();
+    let page = json!({ "metadata": { "resourceVersion": "10" }, "items": many }).to_string();
+    configs.watch.begin_list();
+    let refused = full(room.registry.page(&configs.watch, Page::parse(page.as_bytes(), &CONFIG.parse().unwrap()).unwrap()));
+    assert!(refused.contains("v1/ConfigMap in namespace a") && refused.contains("--cache-budget"), "{refused}");
+    assert!(room.registry.get(&scope(CONFIG), "a", "c0").is_err());
+    assert!(room.registry.get(&scope(HELLO), "a", "x").unwrap().is_some());
+    assert_eq!(configs.watch.state.read().replica.store().bytes(), 0);
+    room.registry.leave(&hellos);
+    assert!(!room.registry.budget.is_exceeded());
+    room.registry.room_for(configs.watch.version() as usize).await;
+}
+
+#[tokio::test]
+async fn a_scope_that_outgrew_the_budget_comes_back_with_nothing_reported_gone_and_every_owner_looking() {
+    let room = small_room();
+    let (hellos, configs) = (room.join(HELLO, "p", Role::Primary), room.join(CONFIG, "p", owned("p")));
+    room.registry.dependencies().set(&key("p", "reader"), &[read("c1")], &[]);
+    room.list(&hellos, 10, &[object(HELLO, "x", 3, None)]);
+    room.list(&configs, 10, &[object(CONFIG, "c0", 3, Some("x"))]);
+    room.woken();
+    let line = |n: u64| {
+        let object = object(CONFIG, &format!("c{n}"), 10 + n, Some("x"));
+        let line = json!({ "type": "ADDED", "object": object }).to_string();
+        Event::parse(line.as_bytes(), &CONFIG.parse().unwrap()).unwrap()
+    };
+    room.registry.event(&configs.watch, line(1)).unwrap();
+    room.woken();
+    full(room.registry.event(&configs.watch, line(2)));
+    configs.watch.withdraw("full".into(), Why::Full);
+    room.woken();
+    room.list(&configs, 20, &[object(CONFIG, "c0", 3, Some("x"))]);
+    assert_eq!(room.woken(), ["p reader Dependency", "p x Relist"], "c1 vanished meanwhile");
+    assert!(room.registry.get(&scope(CONFIG), "a", "c0").unwrap().is_some());
 }

@@ -362,12 +362,61 @@ fn after_an_own_deletion_late_events_of_that_uid_are_nothing_and_a_new_object_is
 }
 
 #[test]
-fn only_so_many_of_the_dead_are_remembered() {
-    let mut dead = Dead::default();
-    for n in 0..REMEMBERED_DEAD + 5 {
-        dead.insert(&n.to_string());
-        dead.insert(&n.to_string());
-    }
-    assert_eq!((dead.uids.len(), dead.order.len()), (REMEMBERED_DEAD, REMEMBERED_DEAD));
-    assert!(!dead.contains("4") && dead.contains("5"));
+fn a_streaming_list_ends_with_its_bookmark_and_goes_on_as_a_watch() {
+    let mut replica = Replica::listed(10, &[object("x", 1, 3), object("y", 1, 4)]);
+    replica.start_over();
+    replica.begin_list();
+    assert_eq!(replica.tell("ADDED", object("x", 1, 3)), "");
+    assert_eq!(replica.tell("ADDED", object("z", 1, 15)), "none -> 15".replace("none", "z none"));
+    assert!(replica.must_list(), "nothing is known to be gone before the end");
+    replica.list_at(20).unwrap();
+    assert!(matches!(replica.finish_list(), Listed::Complete { deltas, .. } if say(&deltas) == "y 4 -> none"));
+    assert_eq!((replica.version(), replica.must_list()), (20, false));
+    assert_eq!(replica.tell("MODIFIED", object("x", 1, 21)), "x 3 -> 21");
+}
+
+#[test]
+fn what_is_deleted_while_a_list_streams_is_gone() {
+    let mut replica = Replica::default();
+    replica.begin_list();
+    replica.tell("ADDED", object("x", 1, 3));
+    replica.tell("ADDED", object("y", 1, 4));
+    replica.tell("DELETED", object("x", 1, 12));
+    replica.list_at(13).unwrap();
+    assert!(matches!(replica.finish_list(), Listed::Complete { first: true, .. }));
+    assert_eq!(replica.names(), at(&[("y", 4)]));
+}
+
+#[test]
+fn a_streaming_list_from_a_server_that_lags_behind_is_refused_at_its_end() {
+    let mut replica = Replica::listed(10, &[object("x", 1, 3)]);
+    replica.event(bookmark(30)).unwrap();
+    replica.begin_list();
+    assert_eq!(replica.list_at(29), Err(Broken::Stale { got: 29, seen: 30 }));
+    assert_eq!(replica.names(), at(&[("x", 3)]));
+}
+
+#[test]
+fn other_objects_that_miss_the_second_time_are_doubted_anew() {
+    let objects: Vec<Value> = (0..40).map(|n| object(&format!("o{n}"), 1, 3)).collect();
+    let mut replica = Replica::listed(10, &objects);
+    let list = |replica: &mut Replica, version, shown: &[Value]| {
+        replica.begin_list();
+        replica.page(page(version, shown)).unwrap();
+        replica.finish_list()
+    };
+    assert!(matches!(list(&mut replica, 20, &objects[20..]), Listed::Doubtful { missing: 20 }));
+    assert!(matches!(list(&mut replica, 21, &objects[..20]), Listed::Doubtful { missing: 20 }));
+    assert!(matches!(list(&mut replica, 22, &objects[..20]), Listed::Complete { deltas, .. } if deltas.len() == 20));
+}
+
+#[test]
+fn a_copy_that_was_given_up_begins_anew_but_never_goes_back() {
+    let mut replica = Replica::listed(10, &[object("x", 1, 3)]);
+    replica.clear();
+    assert!(!replica.is_complete() && replica.must_list() && replica.store().bytes() == 0);
+    replica.begin_list();
+    assert!(matches!(replica.page(page(9, &[])), Err(Broken::Stale { .. })));
+    replica.list(10, &[object("x", 1, 3)]);
+    assert_eq!(replica.names(), at(&[("x", 3)]));
 }
