@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::condition,
+    cluster::{Cluster, condition},
     host::{Host, Options},
     paths,
     proxy::{Chaos, Proxy},
@@ -231,6 +231,9 @@ impl<'a> Run<'a> {
 
     async fn writes_nothing_more(&mut self) -> Result<u64> {
         let audit = &self.scene.world.audit;
+        for namespace in &self.namespaces {
+            calm(self.scene.cluster(), namespace).await?;
+        }
         self.host.kill()?;
         let mark = audit.mark(self.scene.cluster()).await?;
         self.start_again().await?;
@@ -250,6 +253,19 @@ impl<'a> Run<'a> {
         }
         Ok(done)
     }
+}
+
+/// Waits until no Plugin of a namespace says any more that it is slowed down: that it is not is said by a write too.
+pub async fn calm(cluster: &Cluster, namespace: &str) -> Result<()> {
+    const PLUGIN: &str = "reef.dev/v1alpha1/Plugin";
+    let ready = |plugin: Option<&Value>| {
+        condition(plugin, "Ready").is_some_and(|c| c["status"] == "True" && c["reason"] == "Ready")
+    };
+    for plugin in cluster.list(PLUGIN, namespace).await? {
+        let name = plugin["metadata"]["name"].as_str().unwrap_or_default();
+        cluster.wait(PLUGIN, namespace, name, "is ready, and not slowed down", ready).await?;
+    }
+    Ok(())
 }
 
 /// One namespace for each plugin, with what it needs to run.

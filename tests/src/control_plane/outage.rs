@@ -22,11 +22,13 @@ impl ControlPlane {
         self.apiserver().kill()
     }
 
-    /// On the same port, with the same certificates. Returns when it serves.
-    pub async fn start_api_again(&self) -> Result<()> {
+    /// On the same port, with the same certificates, and with further flags. Returns when it serves.
+    pub async fn start_api_again(&self, extra: &[&str]) -> Result<()> {
+        let mut flags = self.apiserver_flags.clone();
+        flags.extend(extra.iter().map(|flag| (*flag).to_owned()));
         let end = Instant::now() + HANG_BOUND;
         while Instant::now() < end {
-            let again = run(&self.supervisor, &self.tools.kube_apiserver, self.apiserver_flags.clone())?;
+            let again = run(&self.supervisor, &self.tools.kube_apiserver, flags.clone())?;
             *self.apiserver.lock().unwrap_or_else(PoisonError::into_inner) = again.clone();
             if serves(self.dir(), &self.etcd, &again).await? {
                 return Ok(());

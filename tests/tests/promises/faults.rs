@@ -80,6 +80,7 @@ impl<'a> Stage<'a> {
     /// Starts the host again, and shows that it reconciles so many objects of the plugin and writes nothing.
     pub async fn a_round_writes_nothing(&self, plugin: &str, objects: u64) -> Result<()> {
         let (scene, namespace) = (self.scene, &*self.scene.namespace);
+        reef_tests::soak::calm(scene.cluster(), namespace).await?;
         self.host().kill()?;
         let mark = scene.world.audit.mark(scene.cluster()).await?;
         let host = self.again().await?;

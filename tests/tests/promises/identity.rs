@@ -124,6 +124,8 @@ fn the_hosts_own_user_touches_nothing_but_its_own_kinds() {
         let hosts: Vec<&Request> = all.iter().filter(|request| request.user.username == HOST_USER).collect();
         let strays: Vec<String> = hosts
             .iter()
+            // Tests of the cache alone: they list and watch as this user, to compare.
+            .filter(|request| !["mirror-", "silent-"].iter().any(|of| request.object_ref.namespace.starts_with(of)))
             .filter(|request| !allowed(request))
             .map(|request| format!("{} {}", request.uri, request.line()))
             .collect();

@@ -47,7 +47,7 @@ fn what_vanished_during_an_outage_is_confirmed_and_then_its_owners_are_woken() {
         ensure!(lost == 30, "{lost} children were lost");
         plane.lose(&format!("/registry/test.reef.dev/probes/{namespace}/o39")).await?;
         plane.compact().await?;
-        plane.start_api_again().await?;
+        plane.start_api_again(&[]).await?;
 
         for n in 0..30 {
             probe::config_says(scene, &format!("lost-{n}"), "text", "x").await?;

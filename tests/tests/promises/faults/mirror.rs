@@ -187,7 +187,7 @@ fn an_event_that_was_never_sent_is_found_by_the_regular_check_and_told() {
         static WAKES: AtomicU64 = AtomicU64::new(0);
         let scene = stage.scene;
         let cluster = scene.cluster();
-        stage.proxy.script(["watch configmaps #1: events #2 drop"])?;
+        stage.proxy.script(["watch configmaps #1: events #3 drop"])?;
         let mirror = Mirror::new(stage, HubOptions { relist: Duration::from_secs(2), ..HubOptions::default() }).await?;
         until("the first list is read", || async { mirror.has("kube-root-ca.crt") }).await?;
         cluster.create(&scene.namespace, &config("first", json!({}))).await?;
