@@ -24,7 +24,7 @@ async fn ended(host: &Host, object: &str) -> Result<()> {
     probe::until(&format!("a run of {object} has ended"), done).await
 }
 
-/// A run of eight seconds is edited 1,000 times, while another object of the plugin runs beside it: so there is room for a
+/// A run of 25 seconds is edited 1,000 times, while another object of the plugin runs beside it: so there is room for a
 /// second run of the key, and none is made before the first has ended; and then it is one, which sees the last edit.
 ///
 /// Promises: Q1, Q2
@@ -33,11 +33,13 @@ async fn ended(host: &Host, object: &str) -> Result<()> {
 fn a_key_never_runs_twice_at_once_and_what_happens_meanwhile_costs_one_more_run() {
     scene("one-at-a-time", async |scene: &Scene<'_>| {
         probe::install(scene).await?;
+        let patient = json!({ "spec": { "limits": { "deadline": "60s" } } });
+        scene.cluster().patch(probe::PLUGIN, &scene.namespace, "probe", "", &patient).await?;
         let host = scene.host().await?;
         probe::ready(scene, "probe").await?;
-        let spec = |text: &str| json!({ "mode": "slow", "size": 8000, "text": text, "children": ["last-word"] });
+        let spec = |text: &str| json!({ "mode": "slow", "size": 25_000, "text": text, "children": ["last-word"] });
         probe::set(scene, "edited", spec("edit 0")).await?;
-        probe::set(scene, "beside", json!({ "mode": "slow", "size": 8000 })).await?;
+        probe::set(scene, "beside", json!({ "mode": "slow", "size": 25_000 })).await?;
         host.wait_for_log("begins with `edited`", |_| runs(&host, "edited") == ["begins"]).await?;
         host.wait_for_log("begins with `beside`", |_| runs(&host, "beside") == ["begins"]).await?;
         let edit = async |edit: u32| {
@@ -45,7 +47,8 @@ fn a_key_never_runs_twice_at_once_and_what_happens_meanwhile_costs_one_more_run(
             scene.cluster().patch(probe::PROBE, &scene.namespace, "edited", "", &patch).await
         };
         stream::iter(1..1000).map(&edit).buffer_unordered(8).try_collect::<Vec<_>>().await?;
-        edit(1000).await?;
+        let last = json!({ "spec": { "text": "edit 1000", "size": 0 } });
+        scene.cluster().patch(probe::PROBE, &scene.namespace, "edited", "", &last).await?;
         ensure!(runs(&host, "edited") == ["begins"], "1,000 edits took longer than the run that they were to fall into");
         ensure!(runs(&host, "beside") == ["begins"], "the plugin's other object has not run beside it");
         probe::reconciled(scene, "edited").await?;
