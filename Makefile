@@ -9,6 +9,11 @@ WASM_WORKSPACES := $(wildcard plugins/Cargo.toml tests/guests/Cargo.toml)
 TESTBED := CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/debug
 # `make mutants MUTANTS="E2 W"`: only those whose names contain one of these.
 MUTANTS ?=
+# `make bench BENCH="P9 P10"`: only these; `make bench QUICK=1`: small numbers, to see that it works.
+BENCH ?=
+QUICK ?=
+# Cargo's profile of what is measured: `release` is what is shipped, and takes minutes more to link.
+BENCH_PROFILE ?= bench-host
 # `make demo KEEP=1` leaves the demo's cluster running.
 KEEP ?=
 
@@ -55,10 +60,6 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
 	@$(TESTBED)/reef-testbed tools
 
-.PHONY: bench
-bench: ## Measure: bytes per key in the queue, keys per second
-	cargo bench --profile dev --locked --bench queue
-
 .PHONY: author
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
 	tests/scripts/author.sh --cluster
@@ -66,6 +67,20 @@ author: build tools ## Follow docs/plugin-author.md to the letter, in an empty d
 .PHONY: mutants
 mutants: build tools ## Break Reef on purpose, one small defect at a time: the test that each names must turn red
 	@$(TESTBED)/reef-mutants $(MUTANTS)
+
+.PHONY: bench
+bench: bench-executables components peers tools ## Measure Reef beside its peers, into docs/performance.md: BENCH="P9 P10", QUICK=1
+	@CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/$(BENCH_PROFILE)/reef-bench $(if $(QUICK),--quick) $(BENCH)
+
+.PHONY: bench-executables
+bench-executables: preflight
+	@[ -e $(CARGO_TARGET_DIR)/$(BENCH_PROFILE)/reef ] || echo "building the host for measuring: some 15 minutes on two cores the first time"
+	cargo build --workspace --locked --profile $(BENCH_PROFILE) --bin reef --bin reef-bench --bin reef-testbed --example bench-rooms
+
+.PHONY: peers
+peers: preflight ## The plugin hello as a kube-rs and as a controller-runtime operator, for `make bench`
+	cargo build --manifest-path tests/peers/kube-rs/Cargo.toml --locked --release --target-dir $(CARGO_TARGET_DIR)/peers
+	cd tests/peers/controller-runtime && CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -buildvcs=false -o $(CARGO_TARGET_DIR)/peers/peer-controller-runtime .
 
 .PHONY: check
 check: format-check lint test author drift deny ## All that CI asks for

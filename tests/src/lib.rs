@@ -1,12 +1,14 @@
 //! The test bed: a real control plane, the real `reef` binary, and what a test needs to ask them questions.
 //!
 //! `tools` finds or builds the servers, `supervisor` makes sure that they never outlive a test, `control_plane` starts them,
-//! `cluster` talks to the API server as its admin, `proxy` spoils what the host asks it, `audit` reads what everybody did, `host` runs `reef host`, and `world` gives
-//! each test a namespace of its own on one shared control plane. `demo` is what `make demo` shows. Nothing here knows the host's code: it sees what a user sees.
+//! `cluster` talks to the API server as its admin, `proxy` spoils what the host asks it, `audit` reads what everybody did, `host`
+//! runs `reef host`, and `world` gives each test a namespace of its own on one shared control plane. `demo` is what `make demo`
+//! shows, `bench` what `make bench` measures. Nothing here knows the host's code: it sees what a user sees.
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value is indexed by key, and answers null for one that it has not")]
 
 pub mod audit;
+pub mod bench;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;

@@ -258,9 +258,8 @@ impl<'a> Run<'a> {
 /// Waits until no Plugin of a namespace says any more that it is slowed down: that it is not is said by a write too.
 pub async fn calm(cluster: &Cluster, namespace: &str) -> Result<()> {
     const PLUGIN: &str = "reef.dev/v1alpha1/Plugin";
-    let ready = |plugin: Option<&Value>| {
-        condition(plugin, "Ready").is_some_and(|c| c["status"] == "True" && c["reason"] == "Ready")
-    };
+    let ready =
+        |plugin: Option<&Value>| condition(plugin, "Ready").is_some_and(|c| c["status"] == "True" && c["reason"] == "Ready");
     for plugin in cluster.list(PLUGIN, namespace).await? {
         let name = plugin["metadata"]["name"].as_str().unwrap_or_default();
         cluster.wait(PLUGIN, namespace, name, "is ready, and not slowed down", ready).await?;
