@@ -266,7 +266,7 @@ mod tests {
         assert!(load("clas-name: x\n", &[]).unwrap_err().to_string().contains("unknown key `clas-name`"));
         let error = load("lease-duration: soon\n", &[]).unwrap_err().to_string();
         assert!(error.contains("--lease-duration") && error.contains("`soon`"), "{error}");
-        assert!(load("recheck-period: 0s\n", &[]).unwrap_err().to_string().contains("recheck-period (0s) is too short"));
+        assert!(load("recheck-period: 0s\n", &[]).unwrap_err().to_string().contains("is too short: use at least 100ms"));
         assert!(load("class-name: Reef_1\n", &[]).unwrap_err().to_string().contains("class-name: `Reef_1` is not a name"));
         assert!(load("lease-name: a/b\n", &[]).unwrap_err().to_string().contains("lease-name: `a/b` is not a name"));
         assert!(load("lease-duration: 5s\n", &[]).unwrap_err().to_string().contains("lease-renew-deadline (10s)"));

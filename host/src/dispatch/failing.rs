@@ -72,6 +72,39 @@ impl Failures {
     }
 }
 
+/// The objects that fail, and behind them those that are slowed down.
+pub(super) fn with_braked(failing: Option<Failing>, braked: &[Braked]) -> Option<Failing> {
+    let mut all = failing.unwrap_or(Failing { count: 0, objects: Vec::new() });
+    all.count = all.count.saturating_add(i32::try_from(braked.len()).unwrap_or(i32::MAX));
+    let room = NAMED.saturating_sub(all.objects.len());
+    all.objects.extend(braked.iter().take(room).map(|braked| {
+        let object = &braked.key.object;
+        let (reason, message) = said(braked);
+        FailingObject { kind: object.kind.to_string(), name: object.name.to_string(), reason: reason.into(), message }
+    }));
+    (all.count > 0).then_some(all)
+}
+
+/// The delay is left out where it still grows: a message that changes is a write.
+fn said(braked: &Braked) -> (&'static str, String) {
+    match braked.why {
+        Why::Repeats => (
+            "Fighting",
+            "it writes the same again and again: its plan changes to and fro, or somebody undoes what it writes. It is slowed \
+             down, to one run in two minutes in the end. Look at who else writes these fields: `kubectl get --show-managed-fields`"
+                .to_owned(),
+        ),
+        Why::Busy => (
+            "RunsHot",
+            format!(
+                "its plan is another one each time, and each wakes it again, or it asks to run again within {}. It is slowed \
+                 down, to one run in ten seconds in the end. Leave times and random values out of the plan",
+                Span(crate::queue::HURRY)
+            ),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,38 +144,5 @@ mod tests {
         failures.put(&key("other", "x"), "Broken", "why");
         let failing = failures.of(&PluginId::new("a", "mine")).unwrap();
         assert_eq!((failing.count, failing.objects.len()), (12, 10));
-    }
-}
-
-/// The objects that fail, and behind them those that are slowed down.
-pub(super) fn with_braked(failing: Option<Failing>, braked: &[Braked]) -> Option<Failing> {
-    let mut all = failing.unwrap_or(Failing { count: 0, objects: Vec::new() });
-    all.count = all.count.saturating_add(i32::try_from(braked.len()).unwrap_or(i32::MAX));
-    let room = NAMED.saturating_sub(all.objects.len());
-    all.objects.extend(braked.iter().take(room).map(|braked| {
-        let object = &braked.key.object;
-        let (reason, message) = said(braked);
-        FailingObject { kind: object.kind.to_string(), name: object.name.to_string(), reason: reason.into(), message }
-    }));
-    (all.count > 0).then_some(all)
-}
-
-/// The delay is left out where it still grows: a message that changes is a write.
-fn said(braked: &Braked) -> (&'static str, String) {
-    match braked.why {
-        Why::Repeats => (
-            "Fighting",
-            "it writes the same again and again: its plan changes to and fro, or somebody undoes what it writes. It is slowed \
-             down, to one run in two minutes in the end. Look at who else writes these fields: `kubectl get --show-managed-fields`"
-                .to_owned(),
-        ),
-        Why::Busy => (
-            "RunsHot",
-            format!(
-                "its plan is another one each time, and each wakes it again, or it asks to run again within {}. It is slowed \
-                 down, to one run in ten seconds in the end. Leave times and random values out of the plan",
-                Span(crate::queue::HURRY)
-            ),
-        ),
     }
 }
