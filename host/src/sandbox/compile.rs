@@ -88,10 +88,13 @@ impl Compiler {
         const CPU_LIMIT: i32 = 24;
         match status.signal() {
             Some(CPU_LIMIT) => Err(self.too_long()),
-            _ if complaint.contains("memory allocation of") => Err(LoadError::Compile(format!(
-                "compiling it takes more than {} of memory: make it smaller, or raise the host's compile memory",
-                self.memory
-            ))),
+            // The allocator's words, and those of crates that are told of it.
+            _ if ["memory allocation of", "OutOfMemory"].iter().any(|words| complaint.contains(words)) => {
+                Err(LoadError::Compile(format!(
+                    "compiling it takes more than {} of memory: make it smaller, or raise the host's compile memory",
+                    self.memory
+                )))
+            }
             _ => Err(LoadError::Compile(format!("the compiler died of it ({status}): {complaint}"))),
         }
     }

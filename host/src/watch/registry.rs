@@ -117,19 +117,19 @@ impl Registry {
         let watch = &membership.watch;
         let mut watches = self.watches.write();
         let mut state = watch.state.write();
-        state.members.remove(&membership.member);
+        let left = state.members.remove(&membership.member);
         watch.lenders.send_replace(state.lenders());
-        if state.members.is_empty() {
+        let replica = state.members.is_empty().then(|| std::mem::take(&mut state.replica));
+        if let Some(replica) = &replica {
             watches.remove(&watch.scope);
             if let Some(task) = watch.task.get() {
                 task.abort();
             }
-            let replica = std::mem::take(&mut state.replica);
             self.budget.charge(replica.store().bytes(), 0);
-            // Nobody waits until all of it is freed.
-            drop((state, watches));
-            drop(replica);
         }
+        // Nobody waits until all of it is freed; and a member's callback may own subscriptions, which leave in turn.
+        drop((state, watches));
+        drop((left, replica));
     }
 
     fn wake_initially(&self, scope: &Scope, interest: &Interest, present: &[Arc<Entry>]) {
