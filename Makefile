@@ -22,20 +22,25 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: demo
-demo: build tools ## Build all, start a real control plane, run the host with a real plugin, and show what happens
+demo: build control-plane ## Build all, start a real control plane, run the host with a real plugin, and show what happens
 	@$(TESTBED)/reef-demo $(if $(KEEP),--keep)
 
+# Most tests wait for an API server rather than compute.
+RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 .PHONY: test
+test: export RUST_TEST_THREADS := $(RUST_TEST_THREADS)
 test: build tools ## Every test: pure rooms, SDK, plugins, and the promises on a real API server
 	cargo test --workspace --locked
 	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --target-dir $(CARGO_TARGET_DIR)/plugins
 
-# `make soak SEED=7` replays a run.
+# `make soak SEED=7` replays a run; `make soak SOAK=websites`: only this one.
 SEED ?=
+SOAK ?=
 
 .PHONY: soak
-soak: build tools ## Five minutes of edits, faults and kills by seed; in the end everything must be as after a clean run
-	@SEED=$(SEED) $(TESTBED)/reef-soak
+soak: build control-plane ## Minutes of edits, faults and kills by seed; in the end everything must be as after a clean run: SOAK=websites
+	@SEED=$(SEED) $(TESTBED)/reef-soak $(SOAK)
 
 .PHONY: build
 build: preflight executables components ## The host, the test bed and all components
@@ -57,7 +62,7 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 	done
 
 .PHONY: tools
-tools: executables ## etcd, kube-apiserver, controller-manager and kubectl: found, or built once from their Go modules
+tools: executables ## etcd, kube-apiserver, controller-manager, kubectl, registry, crane and cosign: found, or built once from their Go modules
 	@$(TESTBED)/reef-testbed tools
 
 .PHONY: author
@@ -69,7 +74,7 @@ mutants: build tools ## Break Reef on purpose, one small defect at a time: the t
 	@$(TESTBED)/reef-mutants $(MUTANTS)
 
 .PHONY: bench
-bench: bench-executables components peers tools ## Measure Reef beside its peers, into docs/performance.md: BENCH="P9 P10", QUICK=1
+bench: bench-executables components peers control-plane ## Measure Reef beside its peers, into docs/performance.md: BENCH="P9 P10", QUICK=1
 	@CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/$(BENCH_PROFILE)/reef-bench $(if $(QUICK),--quick) $(BENCH)
 
 .PHONY: bench-executables

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
 
-pub use desired::{Desired, Refused};
+pub use desired::{Desired, Refused, Source};
 
 use crate::{
     contract::{Manifest, manifest::Reconciles},
@@ -31,6 +31,7 @@ pub struct Revision {
     pub settings: Arc<str>,
     pub limits: desired::Limits,
     pub concurrency: usize,
+    pub mode: crd::Mode,
 }
 
 impl Revision {
@@ -147,6 +148,7 @@ mod tests {
                 deadline: Span(Duration::from_secs(1)),
             },
             concurrency: 1,
+            mode: crd::Mode::Apply,
         }
     }
 

@@ -41,9 +41,27 @@ pub struct HostConfig {
     #[arg(long, env = "REEF_PLUGIN_DIR", value_name = "DIR", default_value = "/plugins")]
     pub plugin_dir: PathBuf,
 
-    /// Directory for compiled components. It must be private to this host: what it holds is native code.
+    /// Directory for compiled components and for what came from registries. It must be private to this host: what it holds is native code.
     #[arg(long, env = "REEF_CACHE_DIR", value_name = "DIR", default_value = "/var/cache/reef")]
     pub cache_dir: PathBuf,
+
+    /// A YAML file that says which components may run in which namespace, and who must have signed them (docs/trust.md). It is
+    /// read again when it changes. Default: none, and everything may run.
+    #[arg(long, env = "REEF_TRUST_POLICY", value_name = "FILE")]
+    pub trust_policy: Option<PathBuf>,
+
+    /// A YAML file about registries: mirrors, certificate authorities, plain http. It is read again when it changes.
+    #[arg(long, env = "REEF_REGISTRIES_FILE", value_name = "FILE")]
+    pub registries_file: Option<PathBuf>,
+
+    /// How long a registry may take for a small answer, or pause in a large one; a component may take ten times as long.
+    #[arg(long, env = "REEF_REGISTRY_TIMEOUT", value_name = "DURATION", default_value = "30s")]
+    pub registry_timeout: Span,
+
+    /// What the content cache, below the cache directory, may hold of what came from registries. What was used longest ago
+    /// goes first.
+    #[arg(long, env = "REEF_CONTENT_CACHE_BUDGET", value_name = "MEMORY", default_value = "512Mi")]
+    pub content_cache_budget: Memory,
 
     /// Where /livez, /readyz and /metrics are served. Port 0 takes a free one; the log says which.
     #[arg(long, env = "REEF_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -180,6 +198,7 @@ impl HostConfig {
         for (key, span) in [
             ("recheck-period", self.recheck_period),
             ("request-timeout", self.request_timeout),
+            ("registry-timeout", self.registry_timeout),
             ("drain-timeout", self.drain_timeout),
         ] {
             if span.0 < SHORTEST {

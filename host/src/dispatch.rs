@@ -5,16 +5,19 @@
 //! sandbox and plan, and is the only room that does.
 
 mod failing;
+mod given;
+mod leaving;
 mod live;
 mod losses;
+mod origin;
 mod reads;
 mod refused;
 mod rights;
 mod run;
+mod signatures;
 mod steward;
 mod stewards;
-
-pub use stewards::plugin_kind;
+mod trusted;
 
 use std::{
     path::PathBuf,
@@ -29,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub use self::given::{Given, Plugins};
 use self::{failing::Failures, live::Live, refused::Refused};
 use crate::{
     catalog::{Catalog, crd::Failing},
@@ -36,9 +40,11 @@ use crate::{
     leader::Leader,
     metrics::Metrics,
     names::{Key, PluginId},
-    plan::Applier,
+    plan::{Applier, Outcome, Written},
     queue::{Job, Priority, Pushback, Queue, Ran, Slowed, Verdict},
     sandbox::Sandbox,
+    source::oci::Oci,
+    trust::Trust,
     watch::{Hub, Reason},
 };
 
@@ -58,11 +64,27 @@ pub struct Shared {
     pub api: Api,
     pub hub: Hub,
     pub sandbox: Arc<Sandbox>,
+    pub oci: Oci,
     pub applier: Applier,
     pub leader: Leader,
+    pub trust: Arc<Trust>,
     pub metrics: Metrics,
     pub work: Arc<Work>,
+    pub plugins: Plugins,
+    /// Told of every reconcile, beside log and metrics.
+    pub listener: Option<Listener>,
     pub state: State,
+}
+
+/// Must not block.
+pub type Listener = Arc<dyn Fn(&Reconciled) + Send + Sync>;
+
+/// How a reconcile went.
+pub struct Reconciled {
+    pub key: Key,
+    pub outcome: Outcome,
+    /// What was written, or in shadow mode would have been.
+    pub written: Vec<Written>,
 }
 
 /// What the loop and the stewards know; empty at the start.
@@ -72,7 +94,7 @@ pub struct State {
     refused: Arc<Refused>,
     seeds: AtomicU64,
     /// Changes of `Plugin` resources that no steward has looked at yet.
-    unsettled: AtomicUsize,
+    unsettled: Arc<AtomicUsize>,
 }
 
 impl Default for State {
@@ -82,7 +104,7 @@ impl Default for State {
             failures: Failures::default(),
             refused: Arc::default(),
             seeds: AtomicU64::new(getrandom::u64().unwrap_or(1)),
-            unsettled: AtomicUsize::new(0),
+            unsettled: Arc::default(),
         }
     }
 }
@@ -154,11 +176,6 @@ impl Shared {
         self.state.unsettled.load(Ordering::Acquire)
     }
 
-    fn unsettle(self: &Arc<Self>) -> Unsettled {
-        self.state.unsettled.fetch_add(1, Ordering::AcqRel);
-        Unsettled(self.clone())
-    }
-
     /// Which objects of a plugin fail, and which are slowed down.
     fn failing(&self, plugin: &PluginId) -> Option<Failing> {
         let braked = self.work.queue.lock().braked(plugin, now());
@@ -167,11 +184,18 @@ impl Shared {
 }
 
 /// A change of a `Plugin` that no steward has looked at yet, until dropped.
-struct Unsettled(Arc<Shared>);
+struct Unsettled(Arc<AtomicUsize>);
+
+impl Unsettled {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::AcqRel);
+        Self(counter.clone())
+    }
+}
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        self.0.state.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -206,7 +230,11 @@ pub async fn dispatch(shared: Arc<Shared>, stop: CancellationToken) {
         if leading.borrow_and_update().is_some() {
             hand_out(&shared);
         }
-        let timer = shared.work.queue.lock().next_timer(now());
+        let (timer, recovered) = {
+            let mut queue = shared.work.queue.lock();
+            (queue.next_timer(now()), queue.recovered())
+        };
+        recovered.iter().for_each(|plugin| shared.state.failures.nudge(plugin));
         tokio::select! {
             () = stop.cancelled() => break,
             () = shared.work.bell.notified() => {}
@@ -271,6 +299,10 @@ pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
         metrics.failing.with_label_values(&[&plugin]).set(failing.into());
     }
     drop(queue);
+    if let Some((file, complaint)) = shared.trust.state() {
+        let file = file.display().to_string();
+        metrics.trust_policy.with_label_values(&[&file]).set(complaint.is_none().into());
+    }
     // What nobody looks at any more has no series.
     for gauges in [&metrics.scope_objects, &metrics.scope_bytes, &metrics.quarantined, &metrics.scope_synced] {
         gauges.reset();

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use serde::Deserialize;
 
-pub use discovery::Resource;
+pub use discovery::{Resource, Subresource};
 pub use error::{ApiError, Status};
 pub use review::Access;
 pub use transport::{Body, Connection, Lane, Lines, Open};
@@ -41,6 +41,16 @@ pub type Observe = Arc<dyn Fn(&Method, Option<u16>) + Send + Sync>;
 /// Told of every request for a plugin that failed.
 pub type ObserveFailure = Arc<dyn Fn(&PluginId, &ApiError) + Send + Sync>;
 
+/// How requests of ServiceAccounts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accounts {
+    /// With tokens of their own.
+    #[default]
+    Lent,
+    /// With the host's own credentials, and no token is asked for: for a person who runs a plugin as himself. Never for a host.
+    Own,
+}
+
 #[derive(Clone)]
 pub struct ApiOptions {
     /// How long one request may take; for a watch, how long its first byte may take.
@@ -55,6 +65,7 @@ pub struct ApiOptions {
     pub user_agent: String,
     pub observe: Option<Observe>,
     pub observe_failure: Option<ObserveFailure>,
+    pub accounts: Accounts,
 }
 
 impl Default for ApiOptions {
@@ -67,6 +78,7 @@ impl Default for ApiOptions {
             user_agent: concat!("reef/", env!("CARGO_PKG_VERSION")).into(),
             observe: None,
             observe_failure: None,
+            accounts: Accounts::default(),
         }
     }
 }
@@ -162,7 +174,10 @@ impl Api {
     /// Whether the account exists and is lent to the host at this moment, by asking for a new token (at most once a
     /// second). `NotLent` and `NoAccount` say what is missing; from then on nothing is done in its name.
     pub async fn lent(&self, account: &Account) -> Result<(), ApiError> {
-        self.0.tokens.renew(&self.0, account).await
+        match self.0.options.accounts {
+            Accounts::Lent => self.0.tokens.renew(&self.0, account).await,
+            Accounts::Own => Ok(()),
+        }
     }
 
     /// The next request of this account asks for a new token.
@@ -188,6 +203,9 @@ impl Inner {
             Actor::Account(account) => (account, format!("account/{account}")),
             Actor::Plugin { plugin, account } => (account, format!("plugin/{plugin}")),
         };
+        if self.options.accounts == Accounts::Own {
+            return make(transport::Outgoing { agent: Some(agent), ..transport::Outgoing::of_host(request) }).await;
+        }
         let request = request.map(Bytes::from);
         let mut tries = if repeatable { 2 } else { 1 };
         loop {

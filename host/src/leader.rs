@@ -123,6 +123,16 @@ impl Leader {
         Ok(Self { gate, ended, stop: Arc::new(stopping.clone().drop_guard()), stopping })
     }
 
+    /// Leads from the beginning to the end, without a lease: for a process that has made sure in another way that nobody else
+    /// does what it does.
+    pub fn alone() -> Self {
+        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        ended.cancel();
+        let gate = Arc::new(Gate::new());
+        gate.open(u64::MAX);
+        Self { gate, ended, stop: Arc::new(stopping.clone().drop_guard()), stopping }
+    }
+
     /// Whether this process leads now, and since which term. Costs a look at the clock.
     pub fn gate(&self) -> Result<Term, NotLeading> {
         self.gate.pass().map(|(term, _)| term)
@@ -241,6 +251,14 @@ mod tests {
         gate.close();
         assert_eq!(gate.pass(), Err(NotLeading));
         assert_eq!(*gate.changed.borrow(), None);
+    }
+
+    #[tokio::test]
+    async fn who_is_alone_leads_until_the_end() {
+        let leader = Leader::alone();
+        assert_eq!(leader.gate(), Ok(Term(1)));
+        assert_eq!(*leader.changed().borrow(), Some(Term(1)));
+        leader.release().await;
     }
 
     #[test]

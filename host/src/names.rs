@@ -17,9 +17,27 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(what: &'static str, value: &str, fix: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, value: &str, fix: &'static str) -> Self {
         Self { what, value: value.chars().take(120).collect(), fix }
     }
+}
+
+/// A name as of a namespace or a plugin: a DNS label.
+pub fn label(text: &str) -> Result<String, Malformed> {
+    let fix = "use 1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends, as in `my-plugin`";
+    if is_label(text) && text.len() <= 63 { Ok(text.to_owned()) } else { Err(Malformed::new("name", text, fix)) }
+}
+
+/// A name as of most other objects: DNS labels with dots in between.
+pub fn subdomain(text: &str) -> Result<String, Malformed> {
+    let fix = "use 1 to 253 of a-z, 0-9, `-` and `.`, with a letter or digit at both ends, as in `my-plugin`";
+    let fits = text.split('.').all(is_label) && text.len() <= 253;
+    if fits { Ok(text.to_owned()) } else { Err(Malformed::new("name", text, fix)) }
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// Group, version and kind, written `apps/v1/Deployment`, or `v1/ConfigMap` in the core group.
@@ -310,6 +328,18 @@ mod tests {
         for text in ["ConfigMap", "v1/configmap", "/v1/ConfigMap", "apps/1/Deployment", "a/b/c/d", ""] {
             assert!(text.parse::<Kind>().is_err(), "{text} must not parse");
         }
+    }
+
+    #[test]
+    fn names_are_dns_labels_some_of_them_with_dots() {
+        for text in ["a", "my-plugin", "1"] {
+            assert!(label(text).is_ok() && subdomain(text).is_ok(), "{text}");
+        }
+        for text in ["", "-a", "a-", "A", "a_b", "a b", &"a".repeat(254)] {
+            assert!(label(text).is_err() && subdomain(text).is_err(), "{text}");
+        }
+        assert!(subdomain("a.b").is_ok() && label("a.b").is_err() && subdomain("a..b").is_err());
+        assert!(label(&"a".repeat(64)).is_err());
     }
 
     #[test]

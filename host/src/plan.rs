@@ -8,9 +8,9 @@
 
 mod brake;
 mod children;
-mod clock;
 mod complete;
 mod cover;
+mod delete;
 mod diff;
 mod event;
 mod failure;
@@ -19,11 +19,14 @@ mod finalizer;
 mod gate;
 mod json;
 mod outcome;
+mod patch;
 mod prune;
 mod report;
 mod schema;
+mod shadow;
 mod shared;
 mod status;
+mod takeover;
 mod validate;
 mod verb;
 mod writer;
@@ -37,13 +40,17 @@ use crate::{
     watch::{Entry, Hub, Scope},
 };
 pub use brake::{Brake, Held};
-pub use complete::{ADOPT, APPLIED, MARK};
+pub use complete::{ADOPT, APPLIED, MARK, OWNER};
+pub use delete::Seen;
 pub use failure::Class;
 use failure::{Failed, unlearnt};
 pub use finalizer::finalizer;
 pub use gate::{Closed, Gate, Pass};
 use report::{Place, Reported};
 use schema::Conditions;
+use shadow::or_shadowed;
+pub use shadow::{Difference, Mode, Written};
+pub use validate::Invalid;
 use writer::Writer;
 
 /// The object that is reconciled.
@@ -75,6 +82,7 @@ pub struct Author {
     pub written: Vec<Scope>,
     /// Where the objects are that the plugin reconciles.
     pub objects: Vec<Scope>,
+    pub mode: Mode,
 }
 
 /// Why there is no plan, from a plugin or from its sandbox.
@@ -93,8 +101,12 @@ pub struct Trouble {
 pub struct Applied {
     /// Requests that were sent to write something, accepted or not. Zero in a steady state.
     pub writes: u32,
+    /// What was written, or in shadow mode would have been, in this order.
+    pub written: Vec<Written>,
     /// What the outcome depends on beside what the plugin read: to be added to its reads.
     pub reads: Vec<Read>,
+    /// The object does not say why it failed, because that could not be written.
+    pub untold: bool,
     pub outcome: Outcome,
 }
 
@@ -130,10 +142,10 @@ impl Applier {
         Self { api, hub, gate, schemas, told, fights }
     }
 
-    /// Makes true what a plan says. `read_failed`: a read of the run did not get its answer, so nothing is pruned.
-    pub async fn apply(&self, author: &Author, owner: &Owner, plan: &Plan, read_failed: bool, brake: &Brake) -> Applied {
-        let mut run = Run::new(self, author, owner);
-        let outcome = match run.carry_out(plan, read_failed, brake).await {
+    /// Makes true what a plan says. If a read of the run did not get its answer, nothing is pruned.
+    pub async fn apply(&self, author: &Author, owner: &Owner, plan: &Plan, seen: &Seen, brake: &Brake) -> Applied {
+        let mut run = Run::new(self, author, owner, seen);
+        let outcome = match run.carry_out(plan, brake).await {
             Ok(outcome) => outcome,
             Err(failed) => run.fail(failed, &Reported::default()).await,
         };
@@ -142,7 +154,8 @@ impl Applier {
 
     /// Says on the object why there is no plan for it; nothing else is written.
     pub async fn report_failure(&self, author: &Author, owner: &Owner, trouble: Trouble) -> Applied {
-        let mut run = Run::new(self, author, owner);
+        let seen = Seen::default();
+        let mut run = Run::new(self, author, owner, &seen);
         let outcome = run.trouble(trouble).await;
         run.applied(outcome)
     }
@@ -150,7 +163,8 @@ impl Applier {
     /// Takes the finalizer off an object whose plugin, in its present revision, has nothing to clean up. Does nothing
     /// if there is none.
     pub async fn release(&self, author: &Author, owner: &Owner) -> Applied {
-        let mut run = Run::new(self, author, owner);
+        let seen = Seen::default();
+        let mut run = Run::new(self, author, owner, &seen);
         let outcome = match run.release().await {
             Ok(()) => Outcome::Done { after: None, pending: false },
             Err(failed) => run.fail(failed, &Reported::default()).await,
@@ -159,11 +173,27 @@ impl Applier {
     }
 }
 
+/// What can be told of a plan without an API server: why it is invalid, or what it is still waiting for. `status`: the kind has
+/// such a subresource.
+pub fn judge(plan: &Plan, entry: &Reconciles, cleanup: bool, status: bool) -> Result<Option<String>, Invalid> {
+    let pending = outcome::pending(plan, cleanup)?;
+    validate::drafts(&plan.writes, entry)?;
+    judge_report(&plan.report, entry, status)?;
+    Ok(pending)
+}
+
+/// The same of what a plan or a failure has to say.
+pub fn judge_report(report: &Report, entry: &Reconciles, status: bool) -> Result<(), Invalid> {
+    let place = Place { kind: &entry.kind, status, conditions: None, host_condition: &entry.condition };
+    report::check(report, place).map(drop)
+}
+
 /// One plan on its way.
 struct Run<'a> {
     applier: &'a Applier,
     author: &'a Author,
     owner: &'a Owner,
+    seen: &'a Seen,
     writer: Writer<'a>,
     /// The owner as it is known now.
     current: Arc<Entry>,
@@ -172,20 +202,32 @@ struct Run<'a> {
     contested: Option<Failed>,
     /// The API server has said that the owner is still there.
     owner_seen: bool,
+    untold: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(applier: &'a Applier, author: &'a Author, owner: &'a Owner) -> Self {
+    fn new(applier: &'a Applier, author: &'a Author, owner: &'a Owner, seen: &'a Seen) -> Self {
         let writer = Writer::new(applier, author, &owner.key, owner.pass);
         let current = owner.entry.clone();
-        Self { applier, author, owner, writer, current, reads: Vec::new(), contested: None, owner_seen: false }
+        Self {
+            applier,
+            author,
+            owner,
+            seen,
+            writer,
+            current,
+            reads: Vec::new(),
+            contested: None,
+            owner_seen: false,
+            untold: false,
+        }
     }
 
     fn applied(self, outcome: Outcome) -> Applied {
-        Applied { writes: self.writer.writes, reads: self.reads, outcome }
+        Applied { writes: self.writer.writes, written: self.writer.written, reads: self.reads, untold: self.untold, outcome }
     }
 
-    async fn carry_out(&mut self, plan: &Plan, read_failed: bool, brake: &Brake) -> Result<Outcome, Failed> {
+    async fn carry_out(&mut self, plan: &Plan, brake: &Brake) -> Result<Outcome, Failed> {
         self.catch_up()?;
         if self.is_left_alone() {
             return Ok(Outcome::Done { after: None, pending: false });
@@ -195,12 +237,12 @@ impl<'a> Run<'a> {
         let wanted = self.validated(plan).await?;
         let reported = self.reported(&plan.report).await?;
         if self.author.entry.cleanup && !cleanup && !self.is_held() {
-            self.hold().await?;
+            or_shadowed(self.hold().await)?;
         }
         for wanted in &wanted {
-            self.make(wanted).await?;
+            or_shadowed(self.make(wanted).await)?;
         }
-        if pending.is_none() && !cleanup && !read_failed {
+        if pending.is_none() && !cleanup && !self.seen.failed {
             let losses = self.losses(&wanted)?;
             if let Some(held) = self.prune(&losses, brake).await? {
                 let after = held.after;
@@ -210,7 +252,7 @@ impl<'a> Run<'a> {
         }
         if plan.done {
             self.events(&reported.events).await;
-            self.let_go().await?;
+            or_shadowed(self.let_go().await)?;
         } else if let Some(contested) = self.contested.take() {
             return Ok(self.fail(contested, &reported).await);
         } else {
@@ -221,7 +263,7 @@ impl<'a> Run<'a> {
 
     async fn release(&mut self) -> Result<(), Failed> {
         self.catch_up()?;
-        if self.is_held() { self.let_go().await } else { Ok(()) }
+        if self.is_held() { or_shadowed(self.let_go().await) } else { Ok(()) }
     }
 
     /// Takes over what the hub knows of the owner by now. A plan that was made for another object, or for one that was
@@ -254,7 +296,7 @@ impl<'a> Run<'a> {
                 resources.insert(draft.kind.clone(), self.resource(&draft.kind).await?);
             }
         }
-        Ok(validate::wanted(drafts, self.owner, &self.author.field_manager, &resources)?)
+        Ok(validate::wanted(drafts, self.owner, self.seen, &self.author.field_manager, &resources)?)
     }
 
     async fn reported(&self, report: &Report) -> Result<Reported, Failed> {
@@ -309,6 +351,13 @@ mod tests {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x": "1"}});
         let write = Write { verb: "own".into(), object: object.to_string(), options: String::new() };
         let draft = validate::drafts(&[write], &owning(&["v1/ConfigMap".parse().unwrap()])).unwrap().remove(0);
-        complete::complete(draft, Arc::new(failure::tests::resource("v1/ConfigMap", "configmaps")), "team-a", &owner(), "hello")
+        complete::complete(
+            draft,
+            Arc::new(failure::tests::resource("v1/ConfigMap", "configmaps")),
+            None,
+            "team-a",
+            &owner(),
+            "hello",
+        )
     }
 }

@@ -274,6 +274,11 @@ impl Queue {
         fresh
     }
 
+    /// Plugins that are no longer slowed down, each told once.
+    pub fn recovered(&mut self) -> Vec<PluginId> {
+        std::mem::take(&mut self.plugins.recovered)
+    }
+
     /// When to ask again, if nothing happens before.
     pub fn next_timer(&self, now: Instant) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);

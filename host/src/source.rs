@@ -1,167 +1,101 @@
-//! Bytes by digest: where a component comes from.
+//! Bytes by digest: where a component comes from, a file each.
 //!
-//! A source is read whole, with a cap, and is identified by its digest. It knows names and bytes, never Wasm.
+//! What comes is read whole, with a cap, and is identified by its digest over exactly the bytes that are handed on. It knows
+//! names, bytes and registries; as whom a tenant's ConfigMap or Secret is read it is told. Never Wasm, but for the eight
+//! bytes with which a component begins.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+pub mod config_map;
+pub mod file;
+pub mod keyring;
+pub mod layout;
+pub mod oci;
+pub mod reference;
+pub mod registries;
+pub mod registry;
+pub mod store;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::reference::Reference;
 use crate::names::{Digest, Memory};
 
 /// The largest component that is read.
 pub const MAX_COMPONENT: Memory = Memory(64 << 20);
 
-/// A component file under the host's plugin directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSource {
-    directory: PathBuf,
-    file: String,
-}
-
-/// What tells one state of a file from another without reading it. A rename over the file changes the inode, the swap
-/// of a volume's symlink changes what the path leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-/// The bytes and what they are.
-#[derive(Debug, Clone)]
-pub struct Fetched {
+/// A component that was fetched, and that nobody has looked into yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Of exactly these bytes.
     pub digest: Digest,
     pub bytes: Bytes,
-    pub signature: Signature,
+    /// Where it came from, if that was a registry.
+    pub image: Option<Image>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// What a component is called in its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `registry/repository@sha256:…`: the manifest, or index, that the tag stood for.
+    pub pinned: Reference,
+    /// The digest of it: what a signature is about.
+    pub manifest: Digest,
+}
+
+/// Why there is no component. Each is a sentence with the field and the fix.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SourceError {
-    /// The plugin stays without component, or with its last good one, until the file appears.
-    #[error("spec.source.file: there is no file `{file}` in the plugin directory {directory}: copy the component there")]
-    Missing { file: String, directory: String },
-    /// The path would leave the plugin directory.
-    #[error("spec.source.file: `{0}` leaves the plugin directory: name a file below it, as in `hello.wasm` or `team/hello.wasm`")]
-    Outside(String),
-    #[error("spec.source.file: `{file}` is empty: is the volume mounted, and was the file written completely?")]
-    Empty { file: String },
-    #[error("spec.source.file: `{file}` is larger than {MAX_COMPONENT}, the most that is loaded")]
-    TooLarge { file: String },
-    #[error("spec.source.file: `{file}` could not be read: {message}")]
-    Unreadable { file: String, message: String },
+    #[error(transparent)]
+    File(#[from] file::FileError),
+    #[error(transparent)]
+    ConfigMap(#[from] config_map::ConfigMapError),
+    #[error(transparent)]
+    Keyring(#[from] keyring::KeyringError),
+    #[error("spec.source.oci: {image}: {error}")]
+    Registry { image: String, error: registry::RegistryError },
+    #[error("spec.source.oci: {image}: {error}")]
+    Layout { image: String, error: layout::LayoutError },
+    /// With `pullPolicy: Never` nobody asks the registry.
+    #[error(
+        "spec.source.oci: pullPolicy is Never, and {image} is not what this plugin has run before, or is no longer in this host's \
+         content cache: use IfNotPresent"
+    )]
+    NotPresent { image: String },
 }
 
-impl FileSource {
-    pub fn new(directory: &Path, file: &str) -> Result<Self, SourceError> {
-        let inside = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if file.is_empty() || !inside {
-            return Err(SourceError::Outside(file.into()));
+impl SourceError {
+    /// CamelCase, for the condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::File(_) => "SourceFailed",
+            Self::ConfigMap(error) => error.reason(),
+            Self::Keyring(error) => error.reason(),
+            Self::Registry { error, .. } => error.reason(),
+            Self::Layout { .. } => "NotAComponent",
+            Self::NotPresent { .. } => "NotPresent",
         }
-        Ok(Self { directory: directory.into(), file: file.into() })
     }
 
-    /// Cheap enough to be asked twice a second: one `stat`. Polling sees renames, symlink swaps and network file
-    /// systems alike, where notifications do not.
-    pub async fn signature(&self) -> Option<Signature> {
-        let path = self.directory.join(&self.file);
-        blocking(move || fs::metadata(path)).await.ok().map(|meta| Signature::of(&meta))
-    }
-
-    /// Reads the file whole. A file that changes while it is read is read again by the caller, since its signature
-    /// then differs from the one returned.
-    pub async fn fetch(&self) -> Result<Fetched, SourceError> {
-        let source = self.clone();
-        blocking(move || Ok(source.read()))
-            .await
-            .unwrap_or_else(|e| Err(SourceError::Unreadable { file: self.file.clone(), message: e.to_string() }))
-    }
-
-    fn read(&self) -> Result<Fetched, SourceError> {
-        let file = self.file.clone();
-        let unreadable = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                SourceError::Missing { file: self.file.clone(), directory: self.directory.display().to_string() }
-            }
-            _ => SourceError::Unreadable { file: self.file.clone(), message: e.to_string() },
-        };
-        // To open a pipe or a device could block for ever.
-        if !fs::metadata(self.directory.join(&self.file)).map_err(unreadable)?.is_file() {
-            return Err(SourceError::Unreadable { file, message: "it is not a regular file".into() });
+    /// For how long a registry asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Registry { error, .. } => error.retry_after(),
+            _ => None,
         }
-        let opened = fs::File::open(self.directory.join(&self.file)).map_err(unreadable)?;
-        let signature = Signature::of(&opened.metadata().map_err(unreadable)?);
-        let mut bytes = Vec::new();
-        opened.take(MAX_COMPONENT.0 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.is_empty() {
-            return Err(SourceError::Empty { file });
-        }
-        if bytes.len() as u64 > MAX_COMPONENT.0 {
-            return Err(SourceError::TooLarge { file });
-        }
-        Ok(Fetched { digest: Digest::of(&bytes), bytes: bytes.into(), signature })
     }
 }
 
-/// A volume may hang; nothing else waits for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(interrupted) => Err(io::Error::other(interrupted)),
-    }
-}
+/// A component begins so; a core module, of version 1 and layer 0, does not.
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-impl Signature {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified: (meta.mtime(), meta.mtime_nsec()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_that_leaves_the_directory_is_refused() {
-        for file in ["../x.wasm", "/etc/passwd", "a/../../b", "", "."] {
-            assert_eq!(FileSource::new(Path::new("/plugins"), file), Err(SourceError::Outside(file.into())), "{file}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_replaced_file_has_another_signature_and_digest() {
-        let dir = tempfile::tempdir().unwrap();
-        let source = FileSource::new(dir.path(), "a.wasm").unwrap();
-        assert!(matches!(source.fetch().await, Err(SourceError::Missing { .. })));
-        fs::write(dir.path().join("a.wasm"), b"one").unwrap();
-        let one = source.fetch().await.unwrap();
-        fs::write(dir.path().join("new"), b"two").unwrap();
-        fs::rename(dir.path().join("new"), dir.path().join("a.wasm")).unwrap();
-        let two = source.fetch().await.unwrap();
-        assert_ne!(one.signature, two.signature);
-        assert_ne!(one.digest, two.digest);
-        assert_eq!(Some(two.signature), source.signature().await);
-    }
-
-    #[tokio::test]
-    async fn what_is_no_regular_file_is_refused_without_being_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("a.wasm");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
-        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().await.unwrap_err();
-        assert!(error.to_string().contains("`a.wasm` could not be read: it is not a regular file"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn an_empty_file_is_an_error_that_asks_for_the_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.wasm"), b"").unwrap();
-        let error = FileSource::new(dir.path(), "a.wasm").unwrap().fetch().await.unwrap_err();
-        assert!(error.to_string().contains("is empty"), "{error}");
+/// What these bytes are instead of a component, if they are none.
+pub fn is_component(bytes: &[u8]) -> Result<(), &'static str> {
+    match bytes {
+        _ if bytes.starts_with(COMPONENT) => Ok(()),
+        _ if bytes.starts_with(b"\0asm\x01\0\0\0") => Err("it is a core module: build a component, for the target wasm32-wasip2"),
+        _ if bytes.starts_with(b"\0asm") => Err("it is Wasm of a version that this host does not know"),
+        [] => Err("it is empty"),
+        _ => Err("it is not Wasm: it does not begin with `\\0asm`"),
     }
 }

@@ -5,13 +5,15 @@
 mod event;
 
 use http::Request;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
     catalog::{
         Revision,
-        crd::{Failing, Plugin, PluginCondition, PluginStatus},
+        crd::{self, Failing, Pinned, Plugin, PluginCondition, PluginStatus},
     },
+    clock,
     identity::{Actor, Api, ApiError, Lane, Resource},
     names::Kind,
 };
@@ -19,13 +21,22 @@ use crate::{
 pub use crate::contract::Truth;
 
 /// The host's field manager on its own resources.
-const MANAGER: &str = "reef-host";
+pub const MANAGER: &str = "reef-host";
 /// In the order in which a plugin passes them.
-const CONDITIONS: [&str; 4] = ["Resolved", "Compiled", "Authorized", "Ready"];
+const CONDITIONS: [&str; 5] = ["Resolved", "Verified", "Compiled", "Authorized", "Ready"];
 /// Is there only while children that are left over cannot be deleted.
 const PRUNED: &str = "Pruned";
 /// The API server refuses longer ones.
 const LONGEST_MESSAGE: usize = 4096;
+
+/// Where a component came from.
+pub enum CameFrom {
+    /// `registry/repository@sha256:…`, and what that was resolved from.
+    Image(String, Pinned),
+    /// No registry.
+    Elsewhere,
+    Unknown,
+}
 
 /// A status in the making: begins with what the resource says now.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +70,7 @@ impl Said {
         let before = self.status.conditions.iter().position(|c| c.type_ == name).map(|i| self.status.conditions.remove(i));
         let last_transition_time = match before {
             Some(before) if before.status == truth.as_str() => before.last_transition_time,
-            _ => now(),
+            _ => clock::seconds(),
         };
         self.status.conditions.push(PluginCondition {
             type_: name.into(),
@@ -87,12 +98,28 @@ impl Said {
         self.status.owned_kinds = owned;
     }
 
+    /// Where the component that runs came from. What is not known stays as it was said of the same component.
+    pub fn came_from(&mut self, plugin: &Plugin, from: CameFrom) {
+        let before = plugin.status.as_ref().and_then(|status| status.digest.as_ref());
+        let same = before == self.status.digest.as_ref();
+        match from {
+            CameFrom::Image(image, pinned) => (self.status.image, self.status.pinned) = (Some(image), Some(pinned)),
+            CameFrom::Unknown if same => {}
+            CameFrom::Elsewhere | CameFrom::Unknown => (self.status.image, self.status.pinned) = (None, None),
+        }
+    }
+
     /// Reason and message, if children that are left over are kept.
     pub fn pruned(&mut self, kept: Option<(&str, String)>) {
         match kept {
             Some((reason, message)) => self.put(PRUNED, Truth::False, reason, &message),
             None => self.status.conditions.retain(|c| c.type_ != PRUNED),
         }
+    }
+
+    /// Whether this condition was put this time.
+    pub fn has_said(&self, name: &str) -> bool {
+        self.fresh.contains(&name)
     }
 
     pub fn failing(&mut self, failing: Option<Failing>) {
@@ -103,12 +130,17 @@ impl Said {
         self.condition("Ready").is_some_and(|c| c.status == "True" && c.reason == "Ready")
     }
 
+    /// Whether the resource says that this revision is ready, throttled or not, in the present generation.
+    pub fn was_ready(&self, plugin: &Plugin) -> bool {
+        let generation = self.status.observed_generation;
+        let found = plugin.status.as_ref().is_some_and(|found| found.digest == self.status.digest);
+        found && self.condition("Ready").is_some_and(|c| c.status == "True" && c.observed_generation == generation)
+    }
+
     /// Lets `Ready` stand, if the resource says that it is true of this generation and digest: a predecessor of this
     /// process has read what this one is about to read.
     pub fn stays_ready(&mut self, plugin: &Plugin) -> bool {
-        let generation = self.status.observed_generation;
-        let found = plugin.status.as_ref().is_some_and(|found| found.digest == self.status.digest);
-        let stays = found && self.is_ready() && self.condition("Ready").is_some_and(|c| c.observed_generation == generation);
+        let stays = self.was_ready(plugin) && self.is_ready();
         if stays {
             self.fresh.push("Ready");
         }
@@ -117,12 +149,34 @@ impl Said {
 
     /// Reason and message of the first condition, before `Ready`, that is not true.
     pub fn trouble(&self) -> Option<(String, String)> {
-        let not_true = |name: &&str| self.condition(name).filter(|c| c.status != "True");
-        CONDITIONS.iter().filter(|name| **name != "Ready").find_map(not_true).map(|c| (c.reason.clone(), c.message.clone()))
+        self.first_untrue().map(|c| (c.reason.clone(), c.message.clone()))
     }
 
     pub fn first_trouble(&self) -> String {
         self.trouble().map_or_else(|| "Starting".into(), |(reason, _)| reason)
+    }
+
+    /// Whether all that is wrong is that the account's rights could not be asked for just now.
+    pub fn is_unasked(&self) -> bool {
+        self.first_untrue().is_some_and(|c| c.type_ == "Authorized" && c.status == Truth::Unknown.as_str())
+    }
+
+    /// Says more in a condition that was put.
+    pub fn add(&mut self, name: &str, sentence: &str) {
+        if let Some(condition) = self.status.conditions.iter_mut().find(|c| c.type_ == name) {
+            condition.message = format!("{}; {sentence}", condition.message);
+        }
+    }
+
+    /// Since when the account is not there, or not lent to the host, if that is so.
+    pub fn has_no_account_since(&self) -> Option<Timestamp> {
+        let gone = self.condition("Authorized").filter(|c| ["NoServiceAccount", "NotLent"].contains(&&*c.reason))?;
+        gone.last_transition_time.parse().ok()
+    }
+
+    fn first_untrue(&self) -> Option<&PluginCondition> {
+        let untrue = |name: &&str| self.condition(name).filter(|c| c.status != "True");
+        CONDITIONS.iter().filter(|name| **name != "Ready").find_map(untrue)
     }
 
     fn condition(&self, name: &str) -> Option<&PluginCondition> {
@@ -130,7 +184,7 @@ impl Said {
     }
 
     /// What was not reached this time is not known; a stale truth would be a lie.
-    fn finished(mut self) -> PluginStatus {
+    pub fn finished(mut self) -> PluginStatus {
         for name in CONDITIONS {
             if !self.fresh.contains(&name) {
                 self.put(name, Truth::Unknown, "NotReached", "an earlier condition is not true");
@@ -142,6 +196,11 @@ impl Said {
     }
 }
 
+/// How the API server serves the host's own resource.
+pub fn resource() -> Resource {
+    Resource { kind: crd::kind(), plural: "plugins".into(), namespaced: true, status: true, subresources: Vec::new() }
+}
+
 /// Writes the status if it says something new.
 pub async fn write(api: &Api, plugin: &Plugin, said: Said) -> Result<(), ApiError> {
     let status = said.finished();
@@ -149,8 +208,7 @@ pub async fn write(api: &Api, plugin: &Plugin, said: Said) -> Result<(), ApiErro
         return Ok(());
     }
     let (namespace, name) = (plugin.metadata.namespace.as_deref().unwrap_or_default(), plugin.metadata.name.as_deref());
-    let kind = Kind::new("reef.dev", "v1alpha1", "Plugin");
-    let resource = Resource { kind, plural: "plugins".into(), namespaced: true, status: true };
+    let resource = resource();
     let turned = event::of(plugin, &status);
     let body = json!({
         "apiVersion": "reef.dev/v1alpha1",
@@ -167,15 +225,4 @@ pub async fn write(api: &Api, plugin: &Plugin, said: Said) -> Result<(), ApiErro
         event::tell(api, namespace, &turned).await;
     }
     Ok(())
-}
-
-/// RFC 3339, in whole seconds, as Kubernetes writes times.
-fn now() -> String {
-    let now = std::time::SystemTime::now();
-    let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| k8s_openapi::jiff::Timestamp::from_second(seconds).ok())
-        .map(|timestamp| timestamp.to_string())
-        .unwrap_or_default()
 }

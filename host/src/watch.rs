@@ -33,6 +33,7 @@ pub use registry::Writing;
 use crate::{
     contract::{Query, Read, Selector},
     identity::{Actor, Api},
+    memory,
     names::{Account, Cluster, Key, Kind, Memory, ObjectId, PluginId},
 };
 use registry::{Membership, Registry};
@@ -341,6 +342,8 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.registry.leave(&self.membership);
+        if self.shared.registry.leave(&self.membership) {
+            memory::give_back();
+        }
     }
 }

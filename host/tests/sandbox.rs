@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "sandbox/guests.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod guests;
 
 use std::{
@@ -382,4 +383,38 @@ fn a_compiler_ends_with_its_parent() -> io::Result<()> {
     let status = child.wait()?;
     assert!(!status.success() && started.elapsed() < HANG, "{status}");
     Ok(())
+}
+
+/// A component that `make components` has built.
+fn component(name: &str) -> Vec<u8> {
+    let target = Path::new(env!("CARGO_BIN_EXE_reef")).parent().and_then(Path::parent).unwrap();
+    let path = target.join(format!("components/wasm32-wasip2/release/{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}: run `make components`", path.display()))
+}
+
+#[tokio::test]
+async fn equal_input_gives_an_equal_plan_to_the_last_byte_and_only_the_input_makes_it_another() {
+    let hosts = [Host::new(), Host::new()];
+    let cases = [
+        ("probe", "test.reef.dev/v1", "Probe", r#"{ "mode": "request" }"#),
+        ("hello", "demo.reef.dev/v1", "Hello", r#"{ "text": "hello" }"#),
+        ("website", "demo.reef.dev/v1", "Website", r#"{ "html": "<h1>hello</h1>", "replicas": 2, "exposed": true }"#),
+    ];
+    for (name, api_version, kind, spec) in cases {
+        let metadata = r#"{ "name": "x", "namespace": "team-a", "uid": "u1", "resourceVersion": "5", "generation": 1 }"#;
+        let object = format!(r#"{{ "apiVersion": "{api_version}", "kind": "{kind}", "metadata": {metadata}, "spec": {spec} }}"#);
+        let plan = async |host: &Host, seed: u64| {
+            let key = ObjectId::new(format!("{api_version}/{kind}").parse().unwrap(), "team-a", "x");
+            let loaded = host.load(component(name)).await.unwrap();
+            let request = Request { key, object: object.clone(), seed, ..request() };
+            let outcome =
+                host.sandbox.reconcile(&loaded, request, call(&loaded, Limits::default(), Arc::new(Recorded::default()))).await;
+            format!("{:?}", outcome.result.unwrap())
+        };
+        let first = plan(&hosts[0], 1).await;
+        for host in [&hosts[0], &hosts[1]] {
+            assert_eq!(plan(host, 1).await, first, "{name}");
+        }
+        assert_eq!(plan(&hosts[0], 2).await == first, name != "probe", "{name}: only the probe rolls dice");
+    }
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "simulation/conversation.rs"]
+mod conversation;
 #[path = "simulation/fields.rs"]
 mod fields;
 #[path = "simulation/random.rs"]
@@ -24,14 +26,16 @@ use std::{
 
 use random::Random;
 use reef::{
-    dispatch::{DispatchOptions, Shared, State, Work, dispatch},
+    dispatch::{DispatchOptions, Plugins, Shared, State, Work, dispatch},
     identity::{Api, ApiOptions},
     leader::{Leader, LeaderOptions},
     metrics::Metrics,
-    names::Digest,
+    names::{Digest, Memory},
     plan::{Applier, Closed, Pass},
     queue::{Backoff, Queue},
     sandbox::{Loaded, Sandbox, SandboxOptions},
+    source::{oci::Oci, registries::Registries, store::Store},
+    trust::Trust,
     watch::{Hub, HubOptions},
 };
 use serde_json::{Value, json};
@@ -46,6 +50,7 @@ const MERGE: &str = "application/merge-patch+json";
 /// What all schedules share: the engine, and the compiled plugin.
 struct Machine {
     sandbox: Arc<Sandbox>,
+    oci: Oci,
     plugin_dir: PathBuf,
     _loaded: Arc<Loaded>,
     _cache: tempfile::TempDir,
@@ -64,9 +69,13 @@ impl Machine {
             ..SandboxOptions::default()
         };
         let sandbox = Sandbox::new(options).unwrap();
+        let oci = Oci {
+            registries: Registries::load(None, Duration::from_secs(1)).unwrap(),
+            store: Store::open(&cache.path().join("content"), Memory(1 << 20)),
+        };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let loaded = runtime.block_on(sandbox.load(Digest::of(&wasm), wasm.into())).unwrap();
-        Self { sandbox, plugin_dir, _loaded: loaded, _cache: cache }
+        Self { sandbox, oci, plugin_dir, _loaded: loaded, _cache: cache }
     }
 }
 
@@ -107,9 +116,24 @@ impl Host {
             recheck: Duration::from_secs(30),
             max_in_flight: 16,
         };
-        let sandbox = machine.sandbox.clone();
+        let (sandbox, oci) = (machine.sandbox.clone(), machine.oci.clone());
         let (work_, leader_, state) = (work.clone(), leader.clone(), State::default());
-        let shared = Shared { options, api, hub, sandbox, applier, leader: leader_, metrics, work: work_, state };
+        let trust = Arc::new(Trust::in_everything());
+        let shared = Shared {
+            options,
+            api,
+            hub,
+            sandbox,
+            oci,
+            applier,
+            leader: leader_,
+            trust,
+            metrics,
+            work: work_,
+            plugins: Plugins::Cluster,
+            listener: None,
+            state,
+        };
         let loop_ = tokio::spawn(dispatch(Arc::new(shared), stop.clone()));
         Self { dead, stop, leader, work, loop_ }
     }
@@ -338,4 +362,18 @@ fn whatever_happens_the_end_is_a_function_of_the_objects() {
     });
     let failures = failures.into_inner();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// What a real API server said is in `recorded.json`, and is compared with one again by a test of the promises.
+#[tokio::test]
+async fn the_model_answers_as_a_real_api_server_does() {
+    let server = Server::new(1);
+    let ask = async |request: conversation::Request| server.ask(request.method, &request.target, request.content, &request.body);
+    let found = conversation::plain(NAMESPACE, &conversation::converse(NAMESPACE, ask).await);
+    let recorded: Value = serde_json::from_str(include_str!("simulation/recorded.json")).unwrap();
+    let (found, recorded) = (found.as_array().unwrap(), recorded.as_array().unwrap());
+    let differ = found.iter().zip(recorded).filter(|(found, recorded)| found != recorded);
+    let differ: Vec<String> = differ.map(|(found, recorded)| format!("the model:  {found}\nthe server: {recorded}")).collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n\n"));
+    assert_eq!(found.len(), recorded.len());
 }

@@ -15,6 +15,7 @@ use serde::{
 use crate::{
     error::{Error, Result},
     object::{Object, split_kind},
+    time::Timestamp,
 };
 
 #[cfg(not(target_family = "wasm"))]
@@ -153,6 +154,21 @@ impl Context {
     /// changes with every call makes every call a write.
     pub fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.now)
+    }
+
+    /// How long it is until then; zero if that has passed. For [`Plan::after`](crate::Plan::after).
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// fn reconcile(report: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let wait = cx.until("2023-11-15T00:00:00Z".parse()?);
+    ///     Ok(if wait.is_zero() { Plan::new().event(Event::normal("Due", "it is time")) } else { Plan::new().after(wait) })
+    /// }
+    /// # let plan = Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// # assert_eq!(plan.after, Some(std::time::Duration::from_secs(6400)));
+    /// ```
+    pub fn until(&self, time: Timestamp) -> Duration {
+        time.0.duration_since(self.now()).unwrap_or_default()
     }
 
     /// Chance for jitter and unstable choices, seeded by the request. Never for keys or passwords: the seed is recorded.

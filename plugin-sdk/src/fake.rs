@@ -2,11 +2,12 @@
 //!
 //! Objects from YAML in, a plan out. It answers reads and remembers them; it applies nothing and knows no host.
 
+mod planned;
 mod selector;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     rc::Rc,
     time::Duration,
@@ -20,9 +21,9 @@ use crate::{
     entry::Function,
     error::{Error, Result},
     object::Object,
-    plan::Finished,
-    report::{Condition, Event},
 };
+
+pub use planned::{Planned, Written};
 
 /// A cluster in memory, from [`Context::fake`].
 ///
@@ -103,6 +104,29 @@ impl Fake {
         }
     }
 
+    /// Puts into the cluster what a plan writes, as the host would, so that a test can go on from there: what it creates, owns
+    /// or applies is there as planned (what a controller had said of it in `status` stays), what it patches is merged, what it
+    /// deletes is gone. It prunes nothing, and the reconciled object itself is the test's.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let once = app.child("v1/ConfigMap", json!({ "data": { "made": "once" } }));
+    ///     Ok(if cx.read(&once)?.is_some() { Plan::new() } else { Plan::new().create(once).keep() })
+    /// }
+    ///
+    /// let cluster = Context::fake();
+    /// let first = cluster.run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// assert_eq!(first.created(), ["v1/ConfigMap a"]);
+    /// let second = cluster.with_applied(&first).run(reconcile, "{ metadata: { name: a } }").unwrap();
+    /// assert!(second.writes.is_empty());
+    /// ```
+    #[must_use]
+    pub fn with_applied(self, plan: &Planned) -> Self {
+        self.reads.apply(&plan.writes);
+        self
+    }
+
     fn broken(self, why: String) -> Self {
         self.reads.0.borrow_mut().wrong = Some(why);
         self
@@ -133,10 +157,30 @@ impl Fake {
     /// that is no plan are errors here too.
     pub fn run<Spec: DeserializeOwned, Status>(&self, function: Function<Spec, Status>, object: &str) -> Result<Planned> {
         let object = documents(object)?.pop().ok_or_else(|| Error::terminal("there is no object in the YAML"))?;
+        let itself = key(&object);
         let object: Object<Spec, Status> = Object::decode(object.to_string())?;
         let context = self.context(object.namespace())?;
-        let finished = function(object, &context)?.finish()?;
-        Planned::new(finished)
+        self.reads.0.borrow_mut().seen = BTreeSet::from([itself]);
+        let namespace = object.namespace().to_owned();
+        let planned = Planned::new(function(object, &context)?.finish()?)?;
+        self.deletions_are_read(&planned, &namespace)?;
+        Ok(planned)
+    }
+
+    fn deletions_are_read(&self, plan: &Planned, namespace: &str) -> Result<()> {
+        let seen = &self.reads.0.borrow().seen;
+        for write in plan.writes.iter().filter(|write| write.verb == "delete") {
+            let (kind, its_namespace, name) = key(&write.object);
+            let at = |namespace: &str| seen.contains(&(kind.clone(), namespace.into(), name.clone()));
+            if !at(&its_namespace) && !at(namespace) {
+                let fix = "`get` it, or `list` it, and pass on what that returned";
+                let said = format!(
+                    "the plan deletes {kind} `{name}`, which this call has not read, and only what was read can be deleted"
+                );
+                return Err(Error::terminal(format!("{said}: {fix}")).reason("InvalidPlan"));
+            }
+        }
+        Ok(())
     }
 
     /// A context for calling a function by hand, for an object in this namespace.
@@ -169,6 +213,8 @@ struct World {
     /// By kind, namespace and name.
     objects: BTreeMap<(String, String, String), Value>,
     asked: Vec<String>,
+    /// What the present call was asked about by name, there or not, and what it was given in lists.
+    seen: BTreeSet<(String, String, String)>,
     /// What could not be taken in, said when it matters.
     wrong: Option<String>,
 }
@@ -182,10 +228,31 @@ impl Reads {
         }
     }
 
+    fn apply(&self, writes: &[Written]) {
+        let objects = &mut self.0.borrow_mut().objects;
+        for Written { verb, object, .. } in writes {
+            let key = key(object);
+            match (*verb, objects.get_mut(&key)) {
+                ("delete", _) => drop(objects.remove(&key)),
+                ("create", Some(_)) | ("patch", None) => {}
+                ("patch", Some(live)) => merge(live, object),
+                (_, live) => {
+                    let status = live.and_then(|live| live.get("status").cloned());
+                    let mut object = object.clone();
+                    if let (Some(status), Value::Object(object)) = (status, &mut object) {
+                        object.insert("status".into(), status);
+                    }
+                    objects.insert(key, object);
+                }
+            }
+        }
+    }
+
     pub fn get(&self, kind: &str, namespace: &str, name: &str, fields: &[&str]) -> Result<Option<String>> {
         parse_kind(kind)?;
         let mut world = self.0.borrow_mut();
         world.asked.push(format!("{kind} {namespace}/{name}"));
+        world.seen.insert((kind.into(), namespace.into(), name.into()));
         let object = world.objects.get(&(kind.into(), namespace.into(), name.into()));
         object.map(|object| kept(object, fields)).transpose()
     }
@@ -198,7 +265,27 @@ impl Reads {
         let wanted = |(key, object): &(&(String, String, String), &Value)| {
             key.0 == kind && (namespace.is_empty() || key.1 == namespace) && terms.iter().all(|term| term.matches(object))
         };
-        world.objects.iter().filter(wanted).map(|(_, object)| kept(object, fields)).collect()
+        let found: Vec<_> = world.objects.iter().filter(wanted).map(|(key, object)| (key.clone(), object.clone())).collect();
+        world.seen.extend(found.iter().map(|(key, _)| key.clone()));
+        found.iter().map(|(_, object)| kept(object, fields)).collect()
+    }
+}
+
+/// A JSON merge patch.
+fn merge(live: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *live = patch.clone();
+        return;
+    };
+    if !live.is_object() {
+        *live = Value::Object(Map::new());
+    }
+    let Value::Object(live) = live else { return };
+    for (field, value) in fields {
+        match value {
+            Value::Null => drop(live.remove(field)),
+            value => merge(live.entry(field.clone()).or_insert(Value::Null), value),
+        }
     }
 }
 
@@ -258,97 +345,6 @@ fn key(object: &Value) -> (String, String, String) {
     (kind, text("/metadata/namespace"), text("/metadata/name"))
 }
 
-/// A plan to look into.
-///
-/// ```
-/// # use plugin_sdk::prelude::*;
-/// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
-/// #     Ok(Plan::new().own(app.child("v1/ConfigMap", json!({ "data": { "a": "b" } }))).pending("the database"))
-/// # }
-/// let plan = Context::fake().run(reconcile, "{ metadata: { name: web } }").unwrap();
-/// assert_eq!(plan.children(), ["v1/ConfigMap web"]);
-/// assert_eq!(plan.owned("v1/ConfigMap", "web")["data"]["a"], "b");
-/// assert_eq!(plan.pending.as_deref(), Some("the database"));
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct Planned {
-    /// In the order of the plan.
-    pub writes: Vec<Written>,
-    /// None if the status stays as it is.
-    pub status: Option<Value>,
-    /// In the order of the plan.
-    pub conditions: Vec<Condition>,
-    /// In the order of the plan.
-    pub events: Vec<Event>,
-    /// When to run again although nothing changed.
-    pub after: Option<Duration>,
-    /// What a partial plan waits for.
-    pub pending: Option<String>,
-    /// A cleanup has nothing left to do.
-    pub done: bool,
-}
-
-/// One write of a plan.
-///
-/// ```
-/// # use plugin_sdk::prelude::*;
-/// # fn reconcile(app: Object<Value>, _cx: &Context) -> Result<Plan> {
-/// #     Ok(Plan::new().own(app.child("v1/ConfigMap", json!({}))).keep())
-/// # }
-/// let plan = Context::fake().run(reconcile, "{ metadata: { name: web } }").unwrap();
-/// assert_eq!((plan.writes[0].verb, &plan.writes[0].options), ("own", &json!({ "keep": true })));
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct Written {
-    /// `own`, `apply`, `create`, `patch` or `delete`.
-    pub verb: &'static str,
-    /// Whole, or what the verb takes.
-    pub object: Value,
-    /// See `wit/options.schema.json`.
-    pub options: Value,
-}
-
-impl Planned {
-    fn new(plan: Finished) -> Result<Self> {
-        let written = |write: &crate::plan::Write| -> Result<Written> {
-            let (object, options) = (serde_json::from_str(&write.object)?, serde_json::from_str(write.options())?);
-            Ok(Written { verb: write.verb, object, options })
-        };
-        let writes = plan.writes.iter().map(written).collect::<Result<_>>()?;
-        let Finished { report, after, pending, done, .. } = plan;
-        let status = report.status.map(|status| serde_json::from_str(&status)).transpose()?;
-        let (conditions, events) = (report.conditions, report.events);
-        Ok(Self { writes, status, conditions, events, after, pending, done })
-    }
-
-    /// What the plan owns, in its order: `apps/v1/Deployment web`.
-    pub fn children(&self) -> Vec<String> {
-        let owned = self.writes.iter().filter(|write| write.verb == "own").map(|write| key(&write.object));
-        owned.map(|(kind, _, name)| format!("{kind} {name}")).collect()
-    }
-
-    /// The object that the plan owns under this name; `Value::Null` if there is none, so that a test reads
-    /// `plan.owned("v1/ConfigMap", "a")["data"]["text"]`.
-    pub fn owned(&self, kind: &str, name: &str) -> &Value {
-        self.written("own", kind, name)
-    }
-
-    /// The object that the plan writes with this verb under this name; `Value::Null` if there is none.
-    pub fn written(&self, verb: &str, kind: &str, name: &str) -> &Value {
-        const NOTHING: &Value = &Value::Null;
-        let wanted = |write: &&Written| {
-            let (its_kind, _, its_name) = key(&write.object);
-            write.verb == verb && its_kind == kind && its_name == name
-        };
-        self.writes.iter().find(wanted).map_or(NOTHING, |write| &write.object)
-    }
-
-    /// `True`, `False` or `Unknown`; none if the plan does not speak of this condition.
-    pub fn condition(&self, name: &str) -> Option<&'static str> {
-        self.conditions.iter().find(|condition| condition.name == name).map(|condition| condition.status)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -398,6 +394,21 @@ mod tests {
         let pods = cx.list_fields("v1/Pod", "app=web", &["/spec/nodeName"]).unwrap();
         assert_eq!((pods[0].at("/spec"), pods[0].at("/status")), (&json!({ "nodeName": "y" }), &Value::Null));
         assert!(cx.list_fields("v1/Pod", "", &["spec"]).unwrap_err().to_string().contains("`spec` is no path"));
+    }
+
+    #[test]
+    fn a_plan_that_deletes_what_it_has_not_read_is_none() {
+        let old = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "old", "namespace": "n" } });
+        let delete = |read: bool| -> Result<()> {
+            let cluster = Context::fake();
+            let context = cluster.context("n")?;
+            if read {
+                context.get("v1/Pod", "n", "old")?;
+            }
+            cluster.deletions_are_read(&Planned::new(Plan::new().delete(&old).finish()?)?, "n")
+        };
+        assert!(delete(true).is_ok());
+        assert!(delete(false).unwrap_err().to_string().contains("deletes v1/Pod `old`, which this call has not read"));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn refused(error: reads::Error) -> Error {
 
 fn plan(plan: Finished) -> Plan {
     let write = |write: crate::plan::Write| {
-        let options = write.options().into();
+        let options = write.options();
         Write { verb: write.verb.into(), object: write.object, options }
     };
     Plan {

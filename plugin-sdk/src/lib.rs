@@ -56,7 +56,7 @@ pub use error::{Error, Result};
 #[cfg(not(target_family = "wasm"))]
 pub use fake::{Fake, Planned, Written};
 pub use object::{Metadata, Object};
-pub use plan::Plan;
+pub use plan::{Plan, Propagation};
 pub use report::{Condition, Event};
 pub use time::{Interval, Timestamp};
 pub use {serde, serde_json, tracing};
@@ -70,7 +70,8 @@ pub mod prelude {
     #[cfg(not(target_family = "wasm"))]
     pub use crate::crd_test;
     pub use crate::{
-        Condition, Context, Error, Event, Interval, Metadata, Object, Plan, Result, Timestamp, digest, ensure, plugin,
+        Condition, Context, Error, Event, Interval, Metadata, Object, Plan, Propagation, Result, Timestamp, digest, ensure,
+        plugin,
     };
 }
 

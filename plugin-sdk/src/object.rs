@@ -4,10 +4,14 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, marker::PhantomData};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    report::Condition,
+    time::Timestamp,
+};
 
 /// One Kubernetes object as it was read.
 ///
@@ -66,7 +70,7 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
     /// Who has to finish before the object goes.
     pub finalizers: Vec<String>,
-    /// RFC 3339, see [`Timestamp`](crate::Timestamp).
+    /// RFC 3339, see [`created`](Object::created).
     pub creation_timestamp: Option<String>,
     /// RFC 3339. There is one while the object is being deleted.
     pub deletion_timestamp: Option<String>,
@@ -98,6 +102,13 @@ impl<Spec: DeserializeOwned, Status> Object<Spec, Status> {
             .map_err(|error| undecodable(&format!("spec of {} {}", envelope.kind, envelope.metadata.name), &error))?;
         let Envelope { api_version, kind, metadata, .. } = envelope;
         Ok(Self { metadata, spec, api_version, kind, text, whole: OnceCell::new(), status: PhantomData })
+    }
+}
+
+/// As it was read, so that it can be passed on to [`Plan::delete`](crate::Plan::delete).
+impl<Spec, Status> Serialize for Object<Spec, Status> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.whole().serialize(serializer)
     }
 }
 
@@ -183,8 +194,11 @@ impl<Spec, Status> Object<Spec, Status> {
     /// ```
     pub fn at(&self, pointer: &str) -> &Value {
         const NOTHING: &Value = &Value::Null;
-        let whole = self.whole.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default());
-        whole.pointer(pointer).unwrap_or(NOTHING)
+        self.whole().pointer(pointer).unwrap_or(NOTHING)
+    }
+
+    fn whole(&self) -> &Value {
+        self.whole.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
     }
 
     /// What was reported last, decoded when it is asked for. None before the first report, and none if it does not decode as
@@ -207,6 +221,53 @@ impl<Spec, Status> Object<Spec, Status> {
         Status: DeserializeOwned,
     {
         serde_json::from_str::<Reported<Status>>(&self.text).ok()?.status
+    }
+
+    /// One of the conditions that the object reports, as others left it; none if it does not. What is neither `True` nor `False`
+    /// is `Unknown`.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// fn reconcile(app: Object<Value>, cx: &Context) -> Result<Plan> {
+    ///     let database = cx.get("example.dev/v1/Database", app.namespace(), "main")?;
+    ///     match database.and_then(|database| database.condition("Ready")) {
+    ///         Some(ready) if ready.is_true() => Ok(Plan::new()),
+    ///         Some(ready) => Err(Error::wait(format!("the Database is not ready: {}", ready.message))),
+    ///         None => Err(Error::wait("the Database says nothing yet")),
+    ///     }
+    /// }
+    /// # let database = "{ apiVersion: example.dev/v1, kind: Database, metadata: { name: main }, status: { conditions: [{ type: Ready, status: 'False', message: starting }] } }";
+    /// # let error = Context::fake().with(database).run(reconcile, "{ metadata: { name: a } }").unwrap_err();
+    /// # assert_eq!(error.to_string(), "the Database is not ready: starting");
+    /// ```
+    pub fn condition(&self, name: &str) -> Option<Condition> {
+        let conditions = self.at("/status/conditions").as_array()?;
+        let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let found = conditions.iter().find(|condition| text(condition, "type") == name)?;
+        let status = match &*text(found, "status") {
+            "True" => "True",
+            "False" => "False",
+            _ => "Unknown",
+        };
+        Some(Condition { name: name.into(), status, reason: text(found, "reason"), message: text(found, "message") })
+    }
+
+    /// When the object came to be, by the API server's clock; none in a test that does not say so.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # fn reconcile(trial: Object<Value>, cx: &Context) -> Result<Plan> {
+    /// let Some(created) = trial.created() else { return Ok(Plan::new()) };
+    /// let ends = created + Interval(std::time::Duration::from_secs(30 * 86_400));
+    /// let over = cx.until(ends).is_zero();
+    /// Ok(Plan::new().condition(Condition::when("Expired", over, "Trial", format!("it ends at {ends}"))).after(cx.until(ends)))
+    /// # }
+    /// # let object = "{ metadata: { name: a, creationTimestamp: '2023-11-01T00:00:00Z' } }";
+    /// # let plan = Context::fake().run(reconcile, object).unwrap();
+    /// # assert_eq!(plan.message("Expired"), "it ends at 2023-12-01T00:00:00Z");
+    /// ```
+    pub fn created(&self) -> Option<Timestamp> {
+        self.metadata.creation_timestamp.as_deref()?.parse().ok()
     }
 
     /// Whether the object's own controller has seen its present spec (`status.observedGeneration` is

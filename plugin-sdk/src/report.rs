@@ -48,6 +48,17 @@ impl Condition {
     pub fn unknown(name: &str, reason: &str, message: impl Into<String>) -> Self {
         Self { status: "Unknown", ..Self::yes(name, reason, message) }
     }
+
+    /// Whether it is so: `True`. Of what was read, see [`Object::condition`](crate::Object::condition).
+    ///
+    /// ```
+    /// # use plugin_sdk::Condition;
+    /// assert!(Condition::yes("Ready", "Serving", "all replicas are ready").is_true());
+    /// assert!(!Condition::unknown("Ready", "Lost", "the node does not answer").is_true());
+    /// ```
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
 }
 
 /// A Kubernetes event about the object that is reconciled. A steady state has none: the host writes each one.

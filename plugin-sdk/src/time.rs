@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    ops::Add,
     str::FromStr,
     time::{Duration, SystemTime},
 };
@@ -27,6 +28,7 @@ use crate::error::Error;
 /// }
 /// # let plan = Context::fake().run(reconcile, "{ metadata: { name: a } }").unwrap();
 /// # assert_eq!(plan.status, Some(json!({ "last": "2023-11-14T22:13:20Z" })));
+/// assert_eq!((Timestamp(std::time::UNIX_EPOCH) + "1h".parse().unwrap()).to_string(), "1970-01-01T01:00:00Z");
 /// let read: Timestamp = "2006-01-02T15:04:05.5+01:00".parse().unwrap();
 /// assert_eq!(read.to_string(), "2006-01-02T14:04:05Z");
 /// ```
@@ -64,6 +66,15 @@ impl From<SystemTime> for Timestamp {
 impl From<Duration> for Interval {
     fn from(duration: Duration) -> Self {
         Self(duration)
+    }
+}
+
+/// So much later; a time that no clock can show is as late as this one.
+impl Add<Interval> for Timestamp {
+    type Output = Self;
+
+    fn add(self, interval: Interval) -> Self {
+        Self(self.0.checked_add(interval.0).unwrap_or(self.0))
     }
 }
 

@@ -18,6 +18,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+pub use flags::Setup;
+
 use crate::{
     certificates::{Authority, Identity, TokenKey},
     supervisor::{Process, Server, Supervisor},
@@ -51,19 +53,19 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts everything in `dir`, which must not exist and goes away with the control plane. Returns when it serves.
     pub async fn start(tools: &Tools, dir: &Path) -> Result<Self> {
-        Self::start_with(tools, dir, &[]).await
+        Self::start_with(tools, dir, Setup::default()).await
     }
 
-    /// The same, with further flags for kube-apiserver.
-    pub async fn start_with(tools: &Tools, dir: &Path, extra: &[String]) -> Result<Self> {
+    /// The same, with some things otherwise.
+    pub async fn start_with(tools: &Tools, dir: &Path, setup: Setup) -> Result<Self> {
         let start = Instant::now();
         let supervisor = Supervisor::start(dir)?;
         let authority = Authority::new()?;
         write_files(&authority, dir)?;
-        let started = start_api(&supervisor, tools, &authority, extra).await?;
+        let started = start_api(&supervisor, tools, &authority, setup.apiserver).await?;
         let (api, etcd_port) = (started.api, started.etcd_port);
         write_kubeconfigs(&authority, dir, api)?;
-        let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir))?;
+        let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir, setup))?;
         let plane = Self {
             supervisor,
             api,
@@ -144,7 +146,7 @@ struct Started {
 }
 
 /// Another process may take a port between our choosing it and the server's binding it; then both servers get new ones.
-async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, extra: &[String]) -> Result<Started> {
+async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, extra: &[&str]) -> Result<Started> {
     let dir = supervisor.dir();
     for _ in 0..ATTEMPTS {
         let (client, peer, api) = (free_port()?, free_port()?, free_port()?);
@@ -188,7 +190,7 @@ fn run(supervisor: &Arc<Supervisor>, tool: &Tool, args: Vec<String>) -> Result<P
 }
 
 /// A port below the range from which outgoing connections take theirs, so that only another server can be in the way.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let mut seed = [0; 8];
     for _ in 0..200 {
         fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut seed))?;

@@ -1,9 +1,11 @@
 //! `make demo`: what Reef does, on a real control plane, measured.
 //!
 //! Every time that is printed runs from a request of the admin to the change that the admin's own watch saw (`sight`); every
-//! number of writes was counted in the API server's audit log. A step that does not happen ends the demo. `setup` installs everything, `steps` are a
-//! plugin's everyday life, `faults` what goes wrong and must not hurt, `screen` prints, `keep` leaves everything running.
+//! number of writes was counted in the API server's audit log. A step that does not happen ends the demo. `setup` installs
+//! everything, `steps` are a plugin's everyday life, `examples` three larger plugins, `faults` what goes wrong and must not hurt,
+//! `screen` prints, `keep` leaves everything running.
 
+mod examples;
 mod faults;
 pub mod keep;
 mod screen;
@@ -20,19 +22,29 @@ use self::{screen::Line, sight::Sight};
 use crate::{
     audit::{Mark, Request},
     cluster::HANG_BOUND,
+    control_plane::HOST_USER,
     host::{Host, Options},
     world::World,
 };
 
-/// Where hello works, and where the misbehaving plugin does.
+/// Where hello works, where the misbehaving plugin does, and where the larger examples do.
 const TEAM: &str = "team-a";
 const OTHER_TEAM: &str = "team-b";
+const EXAMPLES: &str = "team-c";
 const HELLO: &str = "hello";
 const PROBE: &str = "probe";
 
 const HELLOS: &str = "demo.reef.dev/v1/Hello";
 const PROBES: &str = "test.reef.dev/v1/Probe";
 const CONFIG: &str = "v1/ConfigMap";
+const WEBSITES: &str = "demo.reef.dev/v1/Website";
+const DEPLOYMENTS: &str = "apps/v1/Deployment";
+const SERVICES: &str = "v1/Service";
+const INGRESSES: &str = "networking.k8s.io/v1/Ingress";
+const DATABASES: &str = "demo.reef.dev/v1/Database";
+const BACKUPS: &str = "demo.reef.dev/v1/Backup";
+const SETS: &str = "apps/v1/StatefulSet";
+const JOBS: &str = "batch/v1/Job";
 const PLUGINS: &str = "reef.dev/v1alpha1/Plugin";
 
 /// What all steps work with.
@@ -59,7 +71,7 @@ async fn run(screen: Screen) -> Result<Demo> {
     let began = Instant::now();
     screen.title("Reef demo. Times run from the request to the change seen in a watch; writes are from the audit log.")?;
     let mut demo = setup::run(screen).await?;
-    for number in 1..=9 {
+    for number in 1..=13 {
         if let Err(error) = one(&mut demo, screen, number).await {
             let ended = demo.host.exit().map(|exit| format!(" (the host has ended: {exit:?})")).unwrap_or_default();
             screen.say(&format!("\n{}", demo.host.log_tail(30)))?;
@@ -84,6 +96,10 @@ async fn one(demo: &mut Demo, screen: Screen, number: usize) -> Result<()> {
         6 => screen.patience("killing the host, waiting for the next one to take the lease", faults::killed(demo)).await,
         7 => screen.patience("running a plugin in an endless loop beside hello", faults::looped(demo)).await,
         8 => screen.patience("asking for a write into another namespace", faults::refused(demo)).await,
+        9 => screen.patience("creating a Website, playing its pods", examples::served(demo)).await,
+        10 => screen.patience("editing a ConfigMap, waiting for its history", examples::kept(demo)).await,
+        11 => screen.patience("changing the version of a Database, playing its replicas", examples::walked(demo)).await,
+        12 => screen.patience("creating a Backup, waiting for its Job", examples::backed_up(demo)).await,
         _ => {
             let learns = "waiting for Kubernetes' garbage collector, which looks for new kinds every 30 s";
             screen.patience(learns, steps::collector_knows(demo)).await?;
@@ -127,10 +143,14 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// All writes are hello's, but for what the host itself says on the `Plugin`.
+/// All writes are hello's, but for what the host itself says on the `Plugin` and, in events, about it.
 fn only_hello(writes: &[Request]) -> Result<()> {
     let account = format!("system:serviceaccount:{TEAM}:{HELLO}");
-    let foreign = |write: &&Request| write.user.username != account && write.object_ref.resource != "plugins";
+    let about_plugin = |write: &Request| {
+        let word = &*write.object_ref.resource;
+        word == "plugins" || (word == "events" && write.user.username == HOST_USER)
+    };
+    let foreign = |write: &&Request| write.user.username != account && !about_plugin(write);
     let other = writes.iter().find(foreign);
     other.map_or(Ok(()), |write| bail!("expected writes by {account} only, the audit log has: {}", write.line()))
 }

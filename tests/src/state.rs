@@ -84,7 +84,10 @@ pub async fn orphans(cluster: &Cluster, namespace: &str, owners: &[&str], childr
 
 /// Without identity and time; who manages which field stays.
 fn timeless(mut object: Value) -> Value {
-    drop_keys(&mut object, &["uid", "resourceVersion", "creationTimestamp", "lastTransitionTime", "time", "namespace"]);
+    let times = ["creationTimestamp", "lastTransitionTime", "lastUpdateTime", "time"];
+    // A Service's address is its own.
+    let identity = ["uid", "resourceVersion", "namespace", "clusterIP", "clusterIPs"];
+    drop_keys(&mut object, &[&times[..], &identity].concat());
     // The plan's hash covers the owner's uid.
     if let Some(hash) = object.pointer_mut("/metadata/annotations/reef.dev~1applied") {
         *hash = "HASH".into();
@@ -137,6 +140,8 @@ mod tests {
             )
         };
         assert_eq!(owned("1"), owned("2"));
+        let service = |ip: &str| timeless(json!({ "spec": { "clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP" } }));
+        assert_eq!(service("10.96.0.7"), service("10.96.0.8"));
         assert_eq!(one.renamed("a-1", "b-2").0.keys().collect::<Vec<_>>(), ["v1/ConfigMap b-2"]);
         assert_eq!(one.renamed("c-3", "b-2").len(), 0);
     }

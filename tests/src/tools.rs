@@ -1,4 +1,4 @@
-//! Finds the control plane's binaries, one by one: `KUBEBUILDER_ASSETS`, `PATH`, our cache; what is nowhere is built.
+//! Finds the binaries of the control plane, and of the registry and its client, one by one: `KUBEBUILDER_ASSETS`, `PATH`, our cache; what is nowhere is built.
 //!
 //! A binary that is found but too old is passed over, and that is said. Building is `build`'s.
 
@@ -36,10 +36,35 @@ pub const KUBE_CONTROLLER_MANAGER: Wanted =
     kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &["--version"]);
 pub const KUBECTL: Wanted = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", &["version", "--client"]);
 
-pub const ALL: [Wanted; 4] = [ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBECTL];
+/// What signs components, in both of its layouts. The names are our own, so that none on `PATH` is taken for the other.
+pub const COSIGN_V2: Wanted = cosign("cosign-v2", "github.com/sigstore/cosign/v2/cmd/cosign", (2, 6));
+pub const COSIGN_V3: Wanted = cosign("cosign-v3", "github.com/sigstore/cosign/v3/cmd/cosign", (3, 1));
+
+/// The reference registry.
+pub const REGISTRY: Wanted = Wanted {
+    name: "registry",
+    module: "distribution",
+    package: "github.com/distribution/distribution/v3/cmd/registry",
+    version: &["--version"],
+    at_least: (3, 0),
+};
+/// A client of registries that has nothing to do with ours.
+pub const CRANE: Wanted = Wanted {
+    name: "crane",
+    module: "crane",
+    package: "github.com/google/go-containerregistry/cmd/crane",
+    version: &["version"],
+    at_least: (0, 20),
+};
+
+pub const ALL: [Wanted; 8] = [ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBECTL, REGISTRY, CRANE, COSIGN_V2, COSIGN_V3];
 
 const fn kubernetes(name: &'static str, package: &'static str, version: &'static [&'static str]) -> Wanted {
     Wanted { name, module: "kubernetes", package, version, at_least: (1, 33) }
+}
+
+const fn cosign(name: &'static str, package: &'static str, at_least: (u32, u32)) -> Wanted {
+    Wanted { name, module: name, package, version: &["version"], at_least }
 }
 
 /// A binary that will do.
@@ -71,7 +96,8 @@ pub fn locate(progress: Progress) -> Result<Tools> {
     })
 }
 
-fn locate_one(wanted: Wanted, progress: Progress) -> Result<Tool> {
+/// Finds or builds one of them.
+pub fn locate_one(wanted: Wanted, progress: Progress) -> Result<Tool> {
     for (path, origin) in candidates(wanted)? {
         match version(wanted, &path) {
             Ok(version) => return Ok(Tool { name: wanted.name, path, version, origin }),

@@ -12,12 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::{
     audit::{AuditLog, Mark},
     cluster::Cluster,
-    control_plane::{ControlPlane, HOST_USER},
+    control_plane::{ControlPlane, HOST_USER, Setup},
     host::{Host, Options},
     paths,
     tools::{self, Tools},
@@ -29,7 +30,7 @@ pub const HOST_NAMESPACE: &str = "reef-system";
 /// A control plane on which Reef is installed as its manifests say.
 pub struct World {
     pub plane: ControlPlane,
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     pub audit: AuditLog,
     pub tools: Tools,
     scenes: AtomicU32,
@@ -38,15 +39,15 @@ pub struct World {
 impl World {
     /// Starts a control plane in a new temporary directory, and installs Reef's CRDs and the rights of the host's user.
     pub async fn start(progress: tools::Progress<'_>) -> Result<Self> {
-        Self::start_with(progress, &[]).await
+        Self::start_with(progress, Setup::default()).await
     }
 
-    /// The same, with further flags for kube-apiserver.
-    pub async fn start_with(progress: tools::Progress<'_>, apiserver: &[String]) -> Result<Self> {
+    /// The same, on a control plane with some things otherwise.
+    pub async fn start_with(progress: tools::Progress<'_>, setup: Setup) -> Result<Self> {
         let tools = tools::locate(progress)?;
         let dir = std::env::temp_dir().join(format!("reef-{}-{:08x}", std::process::id(), random()?));
-        let plane = ControlPlane::start_with(&tools, &dir, apiserver).await?;
-        let cluster = Cluster::connect(&plane.admin_kubeconfig()).await?;
+        let plane = ControlPlane::start_with(&tools, &dir, setup).await?;
+        let cluster = Arc::new(Cluster::connect(&plane.admin_kubeconfig()).await?);
         let audit = AuditLog::new(&plane.audit_log());
         let world = Self { plane, cluster, audit, tools, scenes: AtomicU32::new(0) };
         world.install().await?;
@@ -145,6 +146,14 @@ impl Scene<'_> {
         Ok(host)
     }
 
+    /// Kills a host, and gives its lease back for it: that a lease expires is shown elsewhere.
+    pub async fn kill(&self, host: &Host) -> Result<()> {
+        host.kill()?;
+        let free = json!({ "spec": { "holderIdentity": "" } });
+        let (kind, lease) = ("coordination.k8s.io/v1/Lease", format!("reef-{}", self.namespace));
+        self.cluster().patch(kind, HOST_NAMESPACE, &lease, "", &free).await.map(drop)
+    }
+
     /// Puts a built component into the plugin directory as a deployment would: written beside, then renamed.
     pub fn place(&self, file: &str, bytes: &[u8]) -> Result<()> {
         let path = self.plugin_dir().join(file);
@@ -185,11 +194,10 @@ pub fn scene(name: &str, test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
     play(runtime, world, name, test);
 }
 
-/// The same on a control plane of its own, with further flags for kube-apiserver: for tests that nobody else would survive.
-pub fn scene_apart(name: &str, apiserver: &[&str], test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
-    let flags: Vec<String> = apiserver.iter().map(|flag| (*flag).to_owned()).collect();
+/// The same on a control plane of its own: for tests that nobody else would survive, or that need something otherwise.
+pub fn scene_apart(name: &str, setup: Setup, test: impl AsyncFnOnce(&Scene<'_>) -> Result<()>) {
     let runtime = Runtime::new().unwrap_or_else(|error| fail(&error.into()));
-    let world = runtime.block_on(World::start_with(&|line| eprintln!("{line}"), &flags)).unwrap_or_else(|error| fail(&error));
+    let world = runtime.block_on(World::start_with(&|line| eprintln!("{line}"), setup)).unwrap_or_else(|error| fail(&error));
     play(&runtime, &world, name, test);
 }
 

@@ -9,13 +9,15 @@ use std::{
 };
 
 use reef::{
-    dispatch::{DispatchOptions, Shared, State, Work, dispatch},
+    dispatch::{DispatchOptions, Plugins, Shared, State, Work, dispatch},
     leader::{Leader, LeaderOptions},
     metrics::Metrics,
-    names::{Cluster, Key, Kind, ObjectId, PluginId},
+    names::{Cluster, Key, Kind, Memory, ObjectId, PluginId},
     plan::{Applier, Closed, Pass},
     queue::{Backoff, Queue},
     sandbox::{Sandbox, SandboxOptions},
+    source::{oci::Oci, registries::Registries, store::Store},
+    trust::Trust,
     watch::{Hub, HubOptions, Reason},
 };
 use tokio_util::sync::CancellationToken;
@@ -99,11 +101,30 @@ async fn shared(args: &Args) -> anyhow::Result<Arc<Shared>> {
     let applier =
         Applier::new(api.clone(), hub.clone(), Arc::new(move || gate.gate().map(|term| Pass(term.0)).map_err(|_| Closed)));
     let sandbox = Sandbox::new(SandboxOptions { cache_dir: args.cache_dir.clone(), ..SandboxOptions::default() })?;
+    let oci = Oci {
+        registries: Registries::load(None, Duration::from_secs(30))?,
+        store: Store::open(&args.cache_dir.join("content"), Memory(1 << 20)),
+    };
     let options = DispatchOptions {
         class_name: "bench".into(),
         plugin_dir: args.cache_dir.clone(),
         recheck: Duration::from_secs(30),
         max_in_flight: 128,
     };
-    Ok(Arc::new(Shared { options, api, hub, sandbox, applier, leader, metrics, work, state: State::default() }))
+    let (trust, plugins, state) = (Arc::new(Trust::in_everything()), Plugins::Cluster, State::default());
+    Ok(Arc::new(Shared {
+        options,
+        api,
+        hub,
+        sandbox,
+        oci,
+        applier,
+        leader,
+        trust,
+        metrics,
+        work,
+        plugins,
+        listener: None,
+        state,
+    }))
 }

@@ -23,26 +23,27 @@ use super::{
     log::{Journal, Stream},
 };
 
-/// The interfaces of WASI 0.2 that are linked. All others are refused before anything is compiled.
-pub const OFFERED: [&str; 18] = [
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
+/// The interfaces of WASI 0.2 that are linked, and what each lets a plugin do. All others are refused before anything is
+/// compiled.
+pub const OFFERED: [(&str, &str); 18] = [
+    ("wasi:cli/environment", "sees an empty environment and no arguments"),
+    ("wasi:cli/exit", "ends its own call"),
+    ("wasi:cli/stderr", "writes lines into the host's log"),
+    ("wasi:cli/stdin", "reads an empty input"),
+    ("wasi:cli/stdout", "writes lines into the host's log"),
+    ("wasi:cli/terminal-input", "is told that there is no terminal"),
+    ("wasi:cli/terminal-output", "is told that there is no terminal"),
+    ("wasi:cli/terminal-stderr", "is told that there is no terminal"),
+    ("wasi:cli/terminal-stdin", "is told that there is no terminal"),
+    ("wasi:cli/terminal-stdout", "is told that there is no terminal"),
+    ("wasi:clocks/monotonic-clock", "sees a clock that stands still, and sleeps up to its deadline"),
+    ("wasi:clocks/wall-clock", "sees a clock that stands still at the time of the request"),
+    ("wasi:io/error", "nothing: what goes wrong with its streams"),
+    ("wasi:io/poll", "waits for its streams and clocks"),
+    ("wasi:io/streams", "nothing: how input and output are carried"),
+    ("wasi:random/insecure", "gets numbers that follow from the seed of the request"),
+    ("wasi:random/insecure-seed", "gets numbers that follow from the seed of the request"),
+    ("wasi:random/random", "gets numbers that follow from the seed of the request"),
 ];
 
 /// Streams, pollables and the like that a guest may hold at once.

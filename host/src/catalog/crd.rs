@@ -9,6 +9,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::names::Kind;
+
+/// The kind of the host's own resource.
+pub fn kind() -> Kind {
+    Kind::new("reef.dev", "v1alpha1", "Plugin")
+}
+
 /// A plugin: which component reconciles objects of this namespace, and as whom.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -49,6 +56,10 @@ pub struct PluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub field_manager: Option<String>,
+    /// Whether plans are carried out. Default Apply. In Shadow they are made and compared with what is there; nothing is written,
+    /// and the host's log tells what would be.
+    #[serde(default)]
+    pub mode: Mode,
     /// Free-form, given to the plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
@@ -63,6 +74,17 @@ pub struct PluginSpec {
     /// Stops reconciling; nothing is deleted.
     #[serde(default)]
     pub suspend: bool,
+    /// What becomes of objects that wait for a cleanup which nobody can run.
+    #[serde(default)]
+    pub cleanup: Cleanup,
+}
+
+/// Whether plans are carried out.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    #[default]
+    Apply,
+    Shadow,
 }
 
 /// Where the component comes from.
@@ -71,9 +93,64 @@ pub struct PluginSpec {
 pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<OciSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapSource>,
     /// Whatever else stands there: a source that this host does not offer gets a sentence, not silence.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
+}
+
+/// An artifact in a registry.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct OciSource {
+    /// Its name, as in `registry.example/team/hello:1.2.0` or `registry.example/team/hello@sha256:…`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: String,
+    /// Always: every change of this resource resolves the tag anew. IfNotPresent: only another image does. Never: the registry
+    /// is never asked; only what this plugin has run before is loaded. Default: Always for the tag `latest` or none, else
+    /// IfNotPresent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_policy: Option<PullPolicy>,
+    /// Secrets of this namespace, of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg, read as the plugin's
+    /// ServiceAccount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub pull_secrets: Vec<SecretName>,
+    /// How often the tag is resolved anew, at least 5s. Default: never; what it meant is pinned until the resource changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[1-9][0-9]*(ms|s|m|h)$"))]
+    pub poll: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct SecretName {
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// A ConfigMap of the plugin's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct ConfigMapSource {
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key under binaryData. Default `plugin.wasm`.
+    #[serde(default = "default_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+fn default_key() -> String {
+    "plugin.wasm".into()
 }
 
 impl JsonSchema for Source {
@@ -81,7 +158,16 @@ impl JsonSchema for Source {
         "Source".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let described = |mut schema: Schema, text: &str| {
+            schema.insert("description".into(), text.into());
+            schema
+        };
+        let oci = described(OciSource::json_schema(generator), "An artifact in a registry.");
+        let config_map = described(
+            ConfigMapSource::json_schema(generator),
+            "A ConfigMap of the plugin's namespace, read as its ServiceAccount. It is looked at every few seconds.",
+        );
         json_schema!({
             "type": "object",
             "description": "Where the component comes from: exactly one field. Fields that this version does not know are kept, and the host says so.",
@@ -93,7 +179,9 @@ impl JsonSchema for Source {
                     "minLength": 1,
                     "maxLength": 1024,
                     "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
-                }
+                },
+                "oci": oci,
+                "configMap": config_map
             }
         })
     }
@@ -117,6 +205,23 @@ pub struct Limits {
     pub deadline: String,
 }
 
+/// What becomes of objects that wait for a cleanup which nobody can run.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Cleanup {
+    /// How long after the plugin, its namespace or its ServiceAccount began to go the host takes the plugin's finalizer off
+    /// objects that are left, without a cleanup, if it was given the right to patch them. Default 5m.
+    #[serde(default = "default_orphan_after")]
+    #[schemars(regex(pattern = "^[1-9][0-9]*(ms|s|m|h)$"))]
+    pub orphan_after: String,
+}
+
+impl Default for Cleanup {
+    fn default() -> Self {
+        Self { orphan_after: default_orphan_after() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { memory: default_memory(), cpu: default_cpu(), deadline: default_deadline() }
@@ -137,6 +242,10 @@ fn default_memory() -> String {
 
 fn default_cpu() -> String {
     "500ms".into()
+}
+
+fn default_orphan_after() -> String {
+    "5m".into()
 }
 
 fn default_deadline() -> String {
@@ -165,6 +274,12 @@ pub struct PluginStatus {
     /// Of the component that runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The artifact that it came from, if that was one: `registry/repository@sha256:…`, the digest of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What `image` was resolved from, which is not done again until that changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
     /// The beginning of the digest, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -183,6 +298,15 @@ pub struct PluginStatus {
     /// Objects whose last reconcile failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
+}
+
+/// What was resolved, and when.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct Pinned {
+    /// `spec.source.oci.image` as it was.
+    pub from: String,
+    /// The `metadata.generation` as it was.
+    pub generation: i64,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -218,7 +342,7 @@ fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let items = PluginCondition::json_schema(generator);
     json_schema!({
         "type": "array",
-        "description": "Resolved, Compiled, Authorized and Ready.",
+        "description": "Resolved, Verified, Compiled, Authorized and Ready.",
         "items": items,
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"]

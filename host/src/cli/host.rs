@@ -10,24 +10,27 @@ use std::{
 };
 
 use anyhow::Context as _;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use super::cluster;
 use crate::{
     admin::{self, Admin, Check},
+    catalog::crd,
     config::{HostConfig, LogFormat},
-    dispatch::{self, DispatchOptions, Shared, State, Work},
+    dispatch::{self, DispatchOptions, Plugins, Shared, State, Work},
     identity::{Api, ApiError, ApiOptions},
     leader::{Leader, LeaderOptions},
     metrics::Metrics,
     plan::{Applier, Closed, Gate, Pass},
     queue::{Backoff, Queue},
     sandbox::{Sandbox, SandboxOptions},
+    source::{oci::Oci, registries::Registries, store::Store},
+    trust::Trust,
     watch::{Hub, HubOptions},
 };
 
@@ -54,6 +57,7 @@ fn start_logging(config: &HostConfig) -> anyhow::Result<()> {
 async fn host(config: HostConfig) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), class = config.class_name, "reef host starts");
     let stop = CancellationToken::new();
+    let trust = Arc::new(trust(&config)?);
     if !config.plugin_dir.is_dir() {
         tracing::warn!(plugin_dir = %config.plugin_dir.display(), "--plugin-dir is no directory (yet): no component is found there");
     }
@@ -63,6 +67,11 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let metrics = Metrics::new()?;
     metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let oci = Oci {
+        registries: Registries::load(config.registries_file.as_deref(), config.registry_timeout.0)?,
+        store: Store::open(&config.cache_dir.join("content"), config.content_cache_budget),
+    };
+    let _registries = AbortOnDropHandle::new(tokio::spawn(oci.registries.clone().follow()));
     let sandbox = Sandbox::new(sandbox_options(&config)?)?;
     let work = Work::new(Queue::new(Backoff::default(), getrandom::u64().unwrap_or(1)), metrics.clone());
     let api = connect(&config, &metrics, &work).await?;
@@ -76,10 +85,29 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
         max_in_flight: config.max_in_flight as usize,
     };
     let state = State::default();
-    let shared = Shared { options, api, hub, sandbox, applier, leader: leader.clone(), metrics, work: work.clone(), state };
+    let (plugins, work_) = (Plugins::Cluster, work.clone());
+    let shared = Shared {
+        options,
+        api,
+        hub,
+        sandbox,
+        oci,
+        applier,
+        leader: leader.clone(),
+        trust,
+        metrics,
+        work: work_,
+        plugins,
+        listener: None,
+        state,
+    };
     let shared = Arc::new(shared);
     let admin = tokio::spawn(admin::serve(listener, pages(&shared, &config), stop.clone()));
     tracing::info!(%address, "admin server listening");
+    let following = tokio::spawn({
+        let (trust, stop) = (shared.trust.clone(), stop.clone());
+        async move { trust.follow(stop).await }
+    });
     let loop_ = tokio::spawn(dispatch::dispatch(shared, stop.clone()));
     wait_for_signal().await?;
     tracing::info!(in_flight = work.in_flight(), "stopping: no new reconciles, waiting for those in flight");
@@ -91,6 +119,7 @@ async fn host(config: HostConfig) -> anyhow::Result<()> {
         tracing::warn!(in_flight = work.in_flight(), "some reconciles did not end in time; they are cut off");
     }
     leader.release().await;
+    following.await?;
     admin.await??;
     tracing::info!("stopped");
     Ok(())
@@ -103,6 +132,14 @@ fn sandbox_options(config: &HostConfig) -> anyhow::Result<SandboxOptions> {
         reef_binary: std::env::current_exe().context("cannot find the host's own program, which compiles components")?,
         ..SandboxOptions::default()
     })
+}
+
+/// A host that was told to trust some does not start without knowing whom.
+fn trust(config: &HostConfig) -> anyhow::Result<Trust> {
+    match &config.trust_policy {
+        Some(path) => Trust::by(path, &config.cache_dir).context("--trust-policy"),
+        None => Ok(Trust::in_everything()),
+    }
 }
 
 fn hub_options(config: &HostConfig) -> HubOptions {
@@ -123,19 +160,19 @@ fn leader_options(config: &HostConfig) -> LeaderOptions {
     }
 }
 
-fn waker(work: &Arc<Work>) -> crate::watch::Waker {
+pub(super) fn waker(work: &Arc<Work>) -> crate::watch::Waker {
     let work = work.clone();
     Arc::new(move |key, reason| work.wake(key, reason))
 }
 
-fn gate(leader: &Leader) -> Gate {
+pub(super) fn gate(leader: &Leader) -> Gate {
     let leader = leader.clone();
     Arc::new(move || leader.gate().map(|term| Pass(term.0)).map_err(|_| Closed))
 }
 
 /// A pod often starts before its network: an API server that does not answer is asked again for a while.
 async fn connect(config: &HostConfig, metrics: &Metrics, work: &Arc<Work>) -> anyhow::Result<Api> {
-    let kube = kube_config(config).await?;
+    let kube = cluster::config(config.kubeconfig.as_deref(), config.context.as_deref()).await?;
     let server = kube.cluster_url.host().unwrap_or_default().to_owned();
     let options = ApiOptions {
         deadline: config.request_timeout.0,
@@ -159,24 +196,6 @@ async fn connect(config: &HostConfig, metrics: &Metrics, work: &Arc<Work>) -> an
     }
 }
 
-async fn kube_config(config: &HostConfig) -> anyhow::Result<kube::Config> {
-    let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
-    match (&config.kubeconfig, &config.context) {
-        (Some(path), _) => {
-            let file = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
-            Ok(kube::Config::from_custom_kubeconfig(file, &options).await?)
-        }
-        (None, Some(_)) => Ok(kube::Config::from_kubeconfig(&options).await?),
-        (None, None) => Ok(kube::Config::infer().await?),
-    }
-}
-
-/// One sentence: the parser's own goes on with a drawing of the place.
-fn unreadable(path: &std::path::Path, error: &kube::config::KubeconfigError) -> anyhow::Error {
-    let text = error.to_string();
-    anyhow::anyhow!("--kubeconfig: {}: {}", path.display(), text.lines().next().unwrap_or_default())
-}
-
 fn pages(shared: &Arc<Shared>, config: &HostConfig) -> Admin {
     let (ready, gauges, lease) = (shared.clone(), shared.clone(), config.lease_name());
     let started = AtomicBool::new(false);
@@ -193,7 +212,7 @@ fn pages(shared: &Arc<Shared>, config: &HostConfig) -> Admin {
 fn readiness(shared: &Shared, started: &AtomicBool) -> Vec<Check> {
     // Before the scopes: whoever is looked at has joined them by then.
     let unsettled = shared.unsettled();
-    let plugins = dispatch::plugin_kind();
+    let plugins = crd::kind();
     let mut checks: Vec<Check> = Vec::new();
     let mut listed = Err("the host has not begun to read them".to_owned());
     for scope in shared.hub.scopes() {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::Kind;
+use crate::names::{self, Kind};
 
 /// The custom section that carries the manifest as JSON text. A CRD that belongs to the plugin stands in sections
 /// named `reef.crd` (YAML, one or more documents each); the JSON schema of `spec.settings` in `reef.settings`.
@@ -67,14 +67,7 @@ impl Manifest {
     }
 
     fn validate(&self) -> Result<(), Invalid> {
-        let label = |s: &str| {
-            !s.is_empty()
-                && s.len() <= 63
-                && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                && !s.starts_with('-')
-                && !s.ends_with('-')
-        };
-        if !label(&self.name) {
+        if names::label(&self.name).is_err() {
             return Err(Invalid(format!("name `{}`: use at most 63 of a-z, 0-9 and `-`, as in `my-plugin`", self.name)));
         }
         if self.reconciles.is_empty() {

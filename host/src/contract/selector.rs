@@ -57,7 +57,10 @@ impl FromStr for Selector {
         if text.len() > MAX_LENGTH {
             return Err(format!("a label selector may have {MAX_LENGTH} bytes, not {}", text.len()));
         }
-        let terms = split(text).into_iter().map(str::trim).filter(|term| !term.is_empty());
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let terms = split(text).into_iter().map(str::trim);
         let mut terms = terms.map(|term| parse(term).ok_or_else(|| misread(term))).collect::<Result<Vec<_>, _>>()?;
         terms.sort();
         terms.dedup();
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn every_form_that_kubectl_takes_means_what_it_means_there() {
         let web = [("app", "web"), ("tier", "7"), ("reef.dev/x", "")];
-        let yes = "|app=web|app==web|app = web , tier|app!=db|none!=db|app in (web, db)|none notin (web)|reef.dev/x=|reef.dev/x|!none|tier>6|tier<8|,app,";
+        let yes = "|app=web|app==web|app = web , tier|app!=db|none!=db|app in (web, db)|none notin (web)|reef.dev/x=|reef.dev/x|!none|tier>6|tier<8| ";
         let no = "app=db|app!=web|none=x|app in (db)|app notin (web,db)|none|!app|tier>7|tier<7|app>1|app,none|none in ()";
         for selector in yes.split('|') {
             assert!(matches(selector, &web), "{selector}");
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_refused_with_the_part_that_is_wrong() {
-        for text in ["a b", "a=b c", "a in b", "a in (b", "=x", "a=/", "a>x", "a=b)", "-a", "a/b/c", "/a", "a~b"] {
+        for text in ["a b", "a=b c", "a in b", "a in (b", "=x", "a=/", "a>x", "a=b)", "-a", "a/b/c", "/a", "a~b", "", ",a"] {
             let refused = format!("app=web,{text}").parse::<Selector>().unwrap_err();
             assert!(refused.contains("is no part of a label selector"), "{text}: {refused}");
         }

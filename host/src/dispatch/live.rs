@@ -36,6 +36,8 @@ pub struct Live {
     predecessor: Weak<Live>,
     /// The Plugin's status names all kinds of children.
     announced: AtomicBool,
+    /// The Plugin is being deleted.
+    leaving: AtomicBool,
 }
 
 /// What a revision takes over from those before it.
@@ -43,6 +45,7 @@ pub struct Live {
 pub struct Legacy {
     pub former: Vec<Kind>,
     pub predecessor: Weak<Live>,
+    pub leaving: bool,
 }
 
 impl Live {
@@ -57,6 +60,7 @@ impl Live {
             former: Mutex::new(legacy.former.into_iter().map(|kind| (kind, Vec::new())).collect()),
             predecessor: legacy.predecessor,
             announced: AtomicBool::new(false),
+            leaving: AtomicBool::new(legacy.leaving),
         }
     }
 
@@ -121,6 +125,16 @@ impl Live {
     /// The Plugin's status names all kinds of children: from now on some may be made.
     pub fn announced(&self) {
         self.announced.store(true, Ordering::Release);
+    }
+
+    /// Nothing is reconciled any more, but for what is being deleted.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// The Plugin is being deleted. True: nobody knew.
+    pub fn leave(&self) -> bool {
+        !self.leaving.swap(true, Ordering::AcqRel)
     }
 
     /// Joins a scope that a reconcile reads from, unless it is joined, and says where it stands.

@@ -10,7 +10,7 @@ use crate::{
     contract::Manifest,
     identity::ApiError,
     names::{Digest, Kind},
-    plan::{Held, MARK},
+    plan::{Held, MARK, OWNER},
     watch::{NotSynced, Reason, SyncState},
 };
 
@@ -83,7 +83,9 @@ async fn left(shared: &Shared, running: &Running<Live>, kind: &Kind) -> Result<u
         Err(_) => return Ok(1),
     };
     let scope = live.scope(kind);
-    let mine = |entry: &crate::watch::Entry| entry.label(MARK) == Some(&revision.field_manager);
+    // What was made to outlive its owner stays.
+    let mine =
+        |entry: &crate::watch::Entry| entry.label(MARK) == Some(&revision.field_manager) && entry.annotation(OWNER).is_none();
     let count = match shared.hub.count(&scope, mine) {
         // A run of the former revision may be about to make another one.
         Ok(0) if !live.has_predecessor() => return Ok(0),

@@ -1,9 +1,10 @@
 //! What `reads` answers in a running host: the hub's copy, as far as the plugin's ServiceAccount may see it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::{live::Live, refused::Refused};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     contract::{Query, Read, ReadError},
     identity::{Access, Api, Resource},
     names::{Account, Key, Kind, ObjectId},
-    watch::{Hub, NotSynced, Private, Scope, SyncState, Why},
+    watch::{Entry, Hub, NotSynced, Private, Scope, SyncState, Why},
 };
 
 /// How long a read waits for a cache that is being filled, before the run ends and is repeated.
@@ -25,7 +26,11 @@ pub struct HubReads {
     pub account: Account,
     pub key: Key,
     pub refused: Arc<Refused>,
+    pub seen: Mutex<Answers>,
 }
+
+/// What was answered: each object that was asked for by name, there or not, and each of a list.
+pub type Answers = HashMap<ObjectId, Option<Arc<Entry>>>;
 
 impl Reads for HubReads {
     fn get<'a>(&'a self, object: &'a ObjectId, fields: &'a [String]) -> BoxFuture<'a, Result<Option<Bytes>, ReadError>> {
@@ -45,6 +50,7 @@ impl HubReads {
         self.synced(&scope).await?;
         self.allowed("get", &object.kind, &object.namespace, Some(&object.name)).await?;
         let found = self.hub.get(&scope, &object.namespace, &object.name).map_err(unreadable)?;
+        self.seen.lock().insert(object.clone(), found.clone());
         Ok(found.map(|entry| entry.bytes.clone()))
     }
 
@@ -54,6 +60,7 @@ impl HubReads {
         self.synced(&scope).await?;
         self.allowed("list", &query.kind, &query.namespace, None).await?;
         let found = self.hub.list(&scope, &query.selector).map_err(unreadable)?;
+        self.seen.lock().extend(found.iter().map(|entry| (entry.id.clone(), Some(Arc::clone(entry)))));
         Ok(found.iter().map(|entry| entry.bytes.clone()).collect())
     }
 

@@ -6,22 +6,23 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
-    Shared,
+    Reconciled, Shared,
     live::Live,
     losses,
-    reads::{HubReads, access},
+    reads::{Answers, HubReads, access},
 };
 use crate::{
     capability::Grant,
-    catalog::Running,
+    catalog::{Running, crd},
     contract::{FailureKind, Plan, Report, Request, manifest::Reconciles},
     metrics::Metrics,
-    names::Account,
-    plan::{self, Applied, Author, Class, Owner, Pass, Trouble},
+    names::{Account, Key},
+    plan::{self, Applied, Author, Class, Owner, Pass, Seen, Trouble, Written},
     queue::{Job, Ran, Verdict},
     sandbox::{Call, Ended, Limits},
     watch::Entry,
@@ -48,7 +49,7 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Ran {
         plugin = %key.plugin,
         kind = %key.object.kind,
         namespace = %key.object.namespace,
-        name = %key.object.name,
+        object = %key.object.name,
         reconcile_id = %format_args!("{seed:016x}"),
     );
     let started = Instant::now();
@@ -133,6 +134,18 @@ async fn reconcile(shared: &Arc<Shared>, job: &Job, seed: u64) -> Done {
     Run { shared, job, running, live, entry }.go(owner, seed).await
 }
 
+/// Tells whoever listens; what would have been written is for the log as well.
+fn tell(shared: &Shared, key: &Key, applied: &Applied) {
+    for written in applied.written.iter().filter(|written| written.difference.is_some()) {
+        let Written { verb, object, subresource, difference } = written;
+        let (before, after) = difference.as_ref().map_or((None, None), |d| (Some(&d.before), Some(&d.after)));
+        tracing::info!(verb, %object, subresource, before = before.map(tracing::field::display), after = after.map(tracing::field::display), "not written in shadow mode");
+    }
+    if let Some(listener) = &shared.listener {
+        listener(&Reconciled { key: key.clone(), outcome: applied.outcome.clone(), written: applied.written.clone() });
+    }
+}
+
 /// Nothing is left to reconcile; children go by garbage collection.
 fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> Done {
     live.brake.forget(&job.key.object);
@@ -146,6 +159,10 @@ fn gone(shared: &Arc<Shared>, job: &Job, live: &Live) -> Done {
 fn not_allowed(shared: &Shared, job: &Job, account: &Account) -> Done {
     let message = format!("ServiceAccount {account} may not get this object: add the rule to its Role");
     shared.state.failures.put(&job.key, "Forbidden", &message);
+    if let Some(listener) = &shared.listener {
+        let outcome = plan::Outcome::Failed { class: Class::Wait, reason: "Forbidden".into(), message, after: None };
+        listener(&Reconciled { key: job.key.clone(), outcome, written: Vec::new() });
+    }
     Verdict::Wait(shared.options.recheck).into()
 }
 
@@ -153,20 +170,22 @@ impl Run<'_> {
     async fn go(&self, owner: Owner, seed: u64) -> Done {
         let held = owner.entry.has_finalizer(&plan::finalizer(&self.running.revision.field_manager));
         let author = self.author();
-        if owner.entry.deleting && !(self.entry.cleanup && held) {
+        let leaving = self.live.is_leaving() && !owner.entry.deleting;
+        if leaving || owner.entry.deleting && !(self.entry.cleanup && held) {
             return if held {
                 self.settle(self.shared.applier.release(&author, &owner).await, || 0)
             } else {
                 gone(self.shared, self.job, &self.live)
             };
         }
-        let outcome = self.call(&owner.entry, seed).await;
+        let (outcome, objects) = self.call(&owner.entry, seed).await;
         self.measure(&outcome);
         self.shared.hub.set_reads(&self.job.key, &outcome.reads, &outcome.lists);
         let applier = &self.shared.applier;
         match outcome.result {
             Ok(plan) => {
-                let applied = applier.apply(&author, &owner, &plan, outcome.read_failed, &self.live.brake).await;
+                let seen = Seen { objects, failed: outcome.read_failed };
+                let applied = applier.apply(&author, &owner, &plan, &seen, &self.live.brake).await;
                 self.settle(applied, || fingerprint(&Plan { after: None, ..plan }))
             }
             Err(Ended::NotSynced(kind)) => {
@@ -181,7 +200,7 @@ impl Run<'_> {
         }
     }
 
-    async fn call(&self, object: &Arc<Entry>, seed: u64) -> crate::sandbox::Outcome {
+    async fn call(&self, object: &Arc<Entry>, seed: u64) -> (crate::sandbox::Outcome, Answers) {
         let (revision, key) = (&self.running.revision, &self.job.key);
         let request = Request {
             key: key.object.clone(),
@@ -191,20 +210,23 @@ impl Run<'_> {
             seed,
             attempt: self.job.failures,
         };
-        let reads = HubReads {
+        let reads = Arc::new(HubReads {
             api: self.shared.api.clone(),
             hub: self.shared.hub.clone(),
             live: self.live.clone(),
             account: revision.account.clone(),
             key: key.clone(),
             refused: self.shared.state.refused.clone(),
-        };
+            seen: Mutex::default(),
+        });
         self.shared.state.refused.forget(key);
         let grant = self.grant().await;
         let limits = &revision.limits;
         let limits = Limits { memory: limits.memory, cpu: limits.cpu, deadline: limits.deadline };
-        let call = Call { plugin: key.plugin.clone(), grant: Arc::new(grant), reads: Arc::new(reads), limits };
-        self.shared.sandbox.reconcile(&self.live.loaded, request, call).await
+        let call = Call { plugin: key.plugin.clone(), grant: Arc::new(grant), reads: reads.clone(), limits };
+        let outcome = self.shared.sandbox.reconcile(&self.live.loaded, request, call).await;
+        let seen = std::mem::take(&mut *reads.seen.lock());
+        (outcome, seen)
     }
 
     async fn grant(&self) -> Grant {
@@ -242,16 +264,24 @@ impl Run<'_> {
             former: self.live.scopes(&self.live.former()),
             written: self.live.scopes(&self.entry.writes),
             objects: self.live.scopes(revision.manifest.reconciles.iter().map(|entry| &entry.kind)),
+            mode: match revision.mode {
+                crd::Mode::Apply => plan::Mode::Apply,
+                crd::Mode::Shadow => plan::Mode::Shadow,
+            },
         }
     }
 
     /// From how it went to what the queue does, with what people are told on the way.
     fn settle(&self, applied: Applied, output: impl FnOnce() -> u64) -> Done {
         let (shared, key) = (self.shared, &self.job.key);
+        if self.live.is_leaving() {
+            shared.state.failures.nudge(&key.plugin);
+        }
         for read in &applied.reads {
             shared.hub.add_read(key, read);
         }
         losses::wake(shared, &self.live);
+        tell(shared, key, &applied);
         if self.live.brake.is_news() || (applied.writes > 0 && !self.live.former().is_empty()) {
             shared.state.failures.nudge(&key.plugin);
         }
@@ -262,11 +292,11 @@ impl Run<'_> {
             }
             plan::Outcome::Failed { class, reason, message, after } => {
                 let verdict = verdict(class, after);
-                if matches!(class, Class::Retry | Class::Terminal) {
+                if applied.untold || matches!(class, Class::Retry | Class::Terminal) {
                     shared.state.failures.put(key, &reason, &message);
-                    tracing::warn!(reason, message, "reconcile failed");
+                    tracing::warn!(reason, error = message, "reconcile failed");
                 } else {
-                    tracing::debug!(reason, message, "reconcile did not finish");
+                    tracing::debug!(reason, error = message, "reconcile did not finish");
                 }
                 verdict
             }
@@ -281,7 +311,7 @@ fn verdict(class: Class, after: Option<Duration>) -> Verdict {
         Class::Wait => Verdict::Wait(after.unwrap_or(Duration::from_secs(30))),
         Class::Terminal => after.map_or(Verdict::Terminal, Verdict::Wait),
         Class::NotSynced | Class::NotLeading => Verdict::Repeat(AGAIN),
-        Class::OwnerGone => Verdict::Done,
+        Class::OwnerGone | Class::Shadowed => Verdict::Done,
     }
 }
 

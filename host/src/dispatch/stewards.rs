@@ -10,28 +10,35 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Unsettled, steward};
+use super::{Plugins, Shared, Unsettled, steward};
 use crate::{
-    catalog::crd::Plugin,
+    catalog::crd::{self, Plugin},
     identity::Actor,
-    names::{Kind, PluginId},
+    names::PluginId,
     watch::{Change, Entry, Interest, Role, Scope},
 };
 
-/// The kind of the host's own resource.
-pub fn plugin_kind() -> Kind {
-    Kind::new("reef.dev", "v1alpha1", "Plugin")
-}
-
 /// Runs until `stop`.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    match &shared.plugins {
+        Plugins::Cluster => watch_all(shared, stop).await,
+        Plugins::Given(given) => {
+            let (id, wanted) = (given.id().clone(), given.watch());
+            let unsettled = Unsettled::new(&shared.state.unsettled);
+            steward::run(shared.clone(), id, wanted, unsettled, stop).await;
+        }
+    }
+}
+
+async fn watch_all(shared: Arc<Shared>, stop: CancellationToken) {
     let (changes, mut changed) = mpsc::unbounded_channel::<(Change, Unsettled)>();
-    let counter = shared.clone();
+    // Not all that is shared: the hub, which is a part of it, keeps this.
+    let counter = shared.state.unsettled.clone();
     let role = Role::Callback(Arc::new(move |change| {
         // The receiver is gone only when the host stops.
-        let _ = changes.send((change, counter.unsettle()));
+        let _ = changes.send((change, Unsettled::new(&counter)));
     }));
-    let scope = Scope::new(shared.api.cluster().clone(), plugin_kind(), "");
+    let scope = Scope::new(shared.api.cluster().clone(), crd::kind(), "");
     let interest = Interest { plugin: PluginId::new("", ""), role };
     let _subscription = shared.hub.subscribe(scope, Actor::Host, interest);
     let mut stewards = Stewards { shared, stop: stop.clone(), wanted: HashMap::new(), tasks: JoinSet::new() };
@@ -87,7 +94,7 @@ impl Stewards {
         }
         let again = wanted.borrow().as_ref().is_some_and(|plugin| self.is_ours(plugin));
         if again {
-            let unsettled = self.shared.unsettle();
+            let unsettled = Unsettled::new(&self.shared.state.unsettled);
             self.start(id, wanted, unsettled);
         }
     }

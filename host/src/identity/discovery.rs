@@ -26,6 +26,17 @@ pub struct Resource {
     pub namespaced: bool,
     /// Whether it has a status subresource.
     pub status: bool,
+    /// Its subresources that can be patched, `status` included.
+    pub subresources: Vec<Subresource>,
+}
+
+/// A part of an object that is written on its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subresource {
+    /// As in `scale`.
+    pub name: Arc<str>,
+    /// What it is written as: mostly the object's own kind, but `autoscaling/v1/Scale` for `scale`.
+    pub kind: Kind,
 }
 
 impl Resource {
@@ -125,6 +136,13 @@ struct WireResource {
     kind: String,
     #[serde(default)]
     namespaced: bool,
+    /// Of a subresource, where they are not those of the list.
+    #[serde(default)]
+    group: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    verbs: Vec<String>,
 }
 
 async fn fetch(api: &Inner, api_version: &str) -> Result<HashMap<Arc<str>, Arc<Resource>>, ApiError> {
@@ -144,6 +162,7 @@ fn index(api_version: &str, list: ResourceList) -> HashMap<Arc<str>, Arc<Resourc
             plural: main.name.as_str().into(),
             namespaced: main.namespaced,
             status: list.resources.iter().any(|r| r.name == status_name),
+            subresources: subresources(api_version, &main.name, &list),
             kind: kind.clone(),
         };
         served.entry(kind.kind).or_insert_with(|| Arc::new(resource));
@@ -151,12 +170,24 @@ fn index(api_version: &str, list: ResourceList) -> HashMap<Arc<str>, Arc<Resourc
     served
 }
 
+fn subresources(api_version: &str, of: &str, list: &ResourceList) -> Vec<Subresource> {
+    let part = |part: &WireResource| {
+        let name = part.name.strip_prefix(of)?.strip_prefix('/')?;
+        let kind = match (&*part.group, &*part.version) {
+            (_, "") => Kind::from_api_version(api_version, &part.kind),
+            (group, version) => Kind::new(group, version, &part.kind),
+        };
+        part.verbs.iter().any(|verb| verb == "patch").then(|| Subresource { name: name.into(), kind })
+    };
+    list.resources.iter().filter_map(part).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn resource(kind: &str, plural: &str, namespaced: bool) -> Resource {
-        Resource { kind: kind.parse().unwrap(), plural: plural.into(), namespaced, status: true }
+        Resource { kind: kind.parse().unwrap(), plural: plural.into(), namespaced, status: true, subresources: Vec::new() }
     }
 
     #[test]
@@ -192,5 +223,16 @@ mod tests {
         assert!(served["Pod"].status && served["Pod"].namespaced);
         assert!(!served["ConfigMap"].status);
         assert!(!served.contains_key("Binding"));
+    }
+
+    #[test]
+    fn subresources_are_those_that_can_be_patched_with_the_kind_that_they_are_written_as() {
+        let list = r#"{"resources":[{"name":"deployments","kind":"Deployment","namespaced":true,"verbs":["get","patch"]},
+            {"name":"deployments/scale","kind":"Scale","group":"autoscaling","version":"v1","verbs":["get","patch","update"]},
+            {"name":"deployments/status","kind":"Deployment","verbs":["get","patch","update"]},
+            {"name":"deployments/rollback","kind":"DeploymentRollback","verbs":["create"]}]}"#;
+        let served = index("apps/v1", serde_json::from_str(list).unwrap());
+        let found: Vec<_> = served["Deployment"].subresources.iter().map(|s| (&*s.name, s.kind.to_string())).collect();
+        assert_eq!(found, [("scale", "autoscaling/v1/Scale".into()), ("status", "apps/v1/Deployment".into())]);
     }
 }

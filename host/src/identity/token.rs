@@ -85,7 +85,8 @@ async fn mint(api: &Inner, account: &Account) -> Result<Token, ApiError> {
         token: String,
     }
     let kind = crate::names::Kind::new("", "v1", "ServiceAccount");
-    let accounts = super::Resource { kind, plural: "serviceaccounts".into(), namespaced: true, status: false };
+    let accounts =
+        super::Resource { kind, plural: "serviceaccounts".into(), namespaced: true, status: false, subresources: Vec::new() };
     let path = accounts.path(&account.namespace, Some(&account.name), Some("token"));
     let question = json!({
         "apiVersion": "authentication.k8s.io/v1",

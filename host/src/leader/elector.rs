@@ -47,7 +47,7 @@ enum Rest {
 impl Elector {
     pub(super) fn new(api: Api, options: LeaderOptions, gate: Arc<Gate>) -> Self {
         let kind = Kind::new("coordination.k8s.io", "v1", "Lease");
-        let leases = Resource { kind, plural: "leases".into(), namespaced: true, status: false };
+        let leases = Resource { kind, plural: "leases".into(), namespaced: true, status: false, subresources: Vec::new() };
         let seen = Observed { lease: None, at: Instant::now() };
         Self { api, options, gate, leases, seen, current: false, lines: None, trouble: None, holder: None }
     }

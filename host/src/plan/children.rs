@@ -4,12 +4,13 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    Run,
+    Mode, Run,
     complete::Wanted,
     diff::{self, Mine, Step},
     failure::Failed,
     json::insert,
     schema::Conditions,
+    shared::leaves,
     status::Live,
     verb::{Fate, Verb},
     writer::{ManagedEntry, Target, managed_entries},
@@ -30,16 +31,25 @@ type Judge = fn(&Wanted, Option<&Entry>, Mine<'_>) -> Step;
 impl Run<'_> {
     /// Makes one write of the plan true.
     pub(super) async fn make(&mut self, wanted: &Wanted) -> Result<(), Failed> {
-        match wanted.verb {
-            Verb::Own => self.bring(wanted, diff::step).await,
-            Verb::Apply(conflicts) => self.share(wanted, conflicts).await,
+        match &wanted.verb {
+            Verb::Own(fate) => {
+                if *fate == Fate::Kept {
+                    // No owner reference tells whose it is.
+                    self.depend(&wanted.id, leaves(&wanted.object));
+                }
+                self.bring(wanted, diff::step).await
+            }
+            Verb::Apply { conflicts, subresource: None } => self.share(wanted, *conflicts).await,
+            Verb::Apply { conflicts, subresource: Some(name) } => self.share_part(wanted, name, *conflicts).await,
             Verb::Create(fate) => {
-                if fate == Fate::Kept {
+                if *fate == Fate::Kept {
                     // Nothing of it is ours, so only a dependency wakes this key when it goes.
                     self.depend(&wanted.id, vec!["/metadata/uid".into()]);
                 }
                 self.bring(wanted, diff::existence).await
             }
+            Verb::Patch { if_version, .. } => self.merge(wanted, if_version.as_deref()).await,
+            Verb::Delete { if_version, propagation } => self.remove(wanted, if_version.as_deref(), *propagation).await,
         }
     }
 
@@ -114,7 +124,8 @@ impl Run<'_> {
 
     async fn change(&mut self, child: &Wanted, live: &Entry, convert: bool) -> Result<Entry, Failed> {
         let target = Target::new(&child.resource, &child.id);
-        if convert {
+        // Nothing that can be seen of the object.
+        if convert && self.author.mode == Mode::Apply {
             self.convert(target).await?;
         }
         let mut object = child.object.clone();
@@ -122,13 +133,15 @@ impl Run<'_> {
         if let Some(metadata) = object.get_mut("metadata") {
             insert(metadata, "uid", &live.uid);
         }
-        match self.writer.apply(target, &object).await {
-            Ok(entry) => Ok(entry),
-            Err(refusal) if refusal.is(ApiError::is_invalid) && self.is_another(target, &live.uid).await? => {
-                Err(Failed::superseded(format!("{} was replaced while it was being written", child.id)))
-            }
-            Err(refusal) => Err(refusal.into()),
+        let refusal = match self.writer.apply(target, &object).await {
+            Ok(entry) => return Ok(entry),
+            Err(refusal) if !refusal.is(ApiError::is_invalid) => return Err(refusal.into()),
+            Err(refusal) => refusal,
+        };
+        if self.is_another(target, &live.uid).await? {
+            return Err(Failed::superseded(format!("{} was replaced while it was being written", child.id)));
         }
+        if self.take_over(target).await? { Ok(self.writer.apply(target, &object).await?) } else { Err(refusal.into()) }
     }
 
     /// A uid that does not fit is refused as any other value that does not.

@@ -8,9 +8,15 @@ use std::sync::Arc;
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use super::{Owner, json::canonical, shared, validate::Draft, verb::Verb};
+use super::{
+    Owner,
+    json::canonical,
+    shared,
+    validate::Draft,
+    verb::{Fate, Verb},
+};
 use crate::{
-    identity::Resource,
+    identity::{Resource, Subresource},
     names::{Digest, ObjectId},
 };
 
@@ -20,6 +26,8 @@ pub const MARK: &str = "reef.dev/plugin";
 pub const APPLIED: &str = "reef.dev/applied";
 /// The annotation by which somebody lets a plugin take an object over; its value is the plugin's field manager.
 pub const ADOPT: &str = "reef.dev/adopt";
+/// The annotation that carries the uid of the owner of a child that outlives it, in place of an owner reference.
+pub const OWNER: &str = "reef.dev/owner";
 
 /// An object as it is to be.
 #[derive(Debug, Clone)]
@@ -27,7 +35,9 @@ pub struct Wanted {
     pub verb: Verb,
     pub id: ObjectId,
     pub resource: Arc<Resource>,
-    /// Whole, as it is sent.
+    /// The part of it that is written; none: the object itself.
+    pub subresource: Option<Subresource>,
+    /// Whole, as it is sent; of a patch without identity, of a deletion null.
     pub object: Value,
     /// What [`APPLIED`] says of it.
     pub hash: String,
@@ -50,12 +60,60 @@ impl Wanted {
 }
 
 /// Completes a validated object. `namespace` is empty for a cluster-scoped kind.
-pub fn complete(draft: Draft, resource: Arc<Resource>, namespace: &str, owner: &Owner, mark: &str) -> Wanted {
+pub fn complete(
+    draft: Draft,
+    resource: Arc<Resource>,
+    subresource: Option<Subresource>,
+    namespace: &str,
+    owner: &Owner,
+    mark: &str,
+) -> Wanted {
     let id = ObjectId::new(draft.kind, namespace, &draft.name);
-    let mut object = draft.object;
+    let Draft { verb, mut object, .. } = draft;
     if id.kind.is_secret() {
         encode_string_data(&mut object);
     }
+    let object = match &verb {
+        Verb::Delete { .. } => Value::Null,
+        Verb::Patch { .. } => merged(object),
+        _ => whole(object, &verb, namespace, owner, mark),
+    };
+    let mut wanted = Wanted { hash: hash(&object), verb, id, resource, subresource, object };
+    let said_in = match (&wanted.verb, &wanted.subresource) {
+        (Verb::Apply { .. }, None) => Some(shared::applied(mark, owner)),
+        (verb, _) => verb.is_marked().then(|| APPLIED.into()),
+    };
+    if let (Some(object), Some(said_in)) = (wanted.object.as_object_mut(), said_in) {
+        change(object, "metadata", |metadata| {
+            change(metadata, "annotations", |annotations| {
+                annotations.insert(said_in, wanted.hash.as_str().into());
+            });
+        });
+    }
+    if let (Some(object), Some(subresource)) = (wanted.object.as_object_mut(), &wanted.subresource)
+        && object.contains_key("kind")
+    {
+        object.insert("apiVersion".into(), subresource.kind.api_version().into());
+        object.insert("kind".into(), subresource.kind.kind.as_ref().into());
+    }
+    wanted
+}
+
+/// What a patch merges.
+fn merged(mut object: Map<String, Value>) -> Value {
+    object.remove("apiVersion");
+    object.remove("kind");
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("name");
+        metadata.remove("namespace");
+        if metadata.is_empty() {
+            object.remove("metadata");
+        }
+    }
+    Value::Object(object)
+}
+
+fn whole(mut object: Map<String, Value>, verb: &Verb, namespace: &str, owner: &Owner, mark: &str) -> Value {
     if object.get("status").is_some_and(super::json::is_blank) {
         object.remove("status");
     }
@@ -64,27 +122,24 @@ pub fn complete(draft: Draft, resource: Arc<Resource>, namespace: &str, owner: &
         if !namespace.is_empty() {
             metadata.insert("namespace".into(), namespace.into());
         }
-        if draft.verb.is_child() {
+        if verb.is_marked() {
             change(metadata, "labels", |labels| {
                 labels.insert(MARK.into(), mark.into());
             });
+        }
+        if verb.is_child() {
             metadata.insert("ownerReferences".into(), json!([owner_reference(owner)]));
+        } else if *verb == Verb::Own(Fate::Kept) {
+            change(metadata, "annotations", |annotations| {
+                annotations.insert(OWNER.into(), (*owner.entry.uid).into());
+            });
         }
     });
-    let mut object = Value::Object(object);
-    let hash: String = Digest::of(canonical(&object).as_bytes()).hex().chars().take(32).collect();
-    let said_in = match draft.verb {
-        Verb::Apply(_) => Some(shared::applied(mark, owner)),
-        verb => verb.is_child().then(|| APPLIED.into()),
-    };
-    if let (Some(object), Some(said_in)) = (object.as_object_mut(), said_in) {
-        change(object, "metadata", |metadata| {
-            change(metadata, "annotations", |annotations| {
-                annotations.insert(said_in, hash.as_str().into());
-            });
-        });
-    }
-    Wanted { verb: draft.verb, id, resource, object, hash }
+    Value::Object(object)
+}
+
+fn hash(object: &Value) -> String {
+    Digest::of(canonical(object).as_bytes()).hex().chars().take(32).collect()
 }
 
 fn owner_reference(owner: &Owner) -> Value {
@@ -129,7 +184,7 @@ mod tests {
         let resource = Arc::new(super::super::failure::tests::resource(kind, "things"));
         let write = Write { verb: "own".into(), object: object.to_string(), options: "{}".into() };
         let draft = validate::drafts(&[write], &super::super::tests::owning(&[kind.parse().unwrap()])).unwrap().remove(0);
-        complete(draft, resource, "team-a", &owner(), "hello")
+        complete(draft, resource, None, "team-a", &owner(), "hello")
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    complete::{ADOPT, APPLIED, MARK, Wanted},
+    complete::{ADOPT, APPLIED, MARK, OWNER, Wanted},
     cover,
 };
 use crate::{
@@ -48,6 +48,9 @@ pub fn step(child: &Wanted, live: Option<&Entry>, mine: Mine<'_>) -> Step {
     if !is_proven(live, mine) && !adopted {
         return foreign(child, live, mine);
     }
+    if let Some(said) = controlled(child, live, mine) {
+        return Step::Conflict(said);
+    }
     if live.annotation(APPLIED) == Some(&child.hash) && is_covered(child, live, mine) {
         return Step::InOrder;
     }
@@ -62,11 +65,12 @@ pub fn existence(wanted: &Wanted, live: Option<&Entry>, mine: Mine<'_>) -> Step 
     }
 }
 
-/// Whether an object is this owner's child: by uid and by mark. A mark that was taken off is repaired as long as our
+/// Whether an object is this owner's child: by uid, of an owner reference or of the annotation of what outlives its owner,
+/// and by mark. A mark that was taken off is repaired as long as our
 /// manager's entry is there to prove it.
 fn is_proven(live: &Entry, mine: Mine<'_>) -> bool {
     let ours = |m: &Managed| *m.manager == *mine.manager && m.subresource.is_empty();
-    live.is_owned_by(mine.owner_uid)
+    (live.is_owned_by(mine.owner_uid) || live.annotation(OWNER) == Some(mine.owner_uid))
         && match live.label(MARK) {
             Some(mark) => mark == mine.mark,
             None => live.managers.iter().any(ours),
@@ -80,6 +84,7 @@ fn foreign(child: &Wanted, live: &Entry, mine: Mine<'_>) -> Step {
     }
     let whose = match live.label(MARK) {
         Some(mark) if mark != mine.mark => format!("belongs to the plugin with field manager `{mark}`"),
+        Some(_) if live.annotation(OWNER).is_some() => "was made to outlive another object, whose child it was".into(),
         _ => "is not a child of this object".into(),
     };
     let place = if id.namespace.is_empty() { String::new() } else { format!(" -n {}", id.namespace) };
@@ -90,6 +95,18 @@ fn foreign(child: &Wanted, live: &Entry, mine: Mine<'_>) -> Step {
         id.name,
         mine.mark
     ))
+}
+
+/// Says who else controls what is to become a child: the API server lets an object have one controller.
+fn controlled(child: &Wanted, live: &Entry, mine: Mine<'_>) -> Option<String> {
+    let other = live.owners.iter().find(|owner| owner.controller && *owner.uid != *mine.owner_uid)?;
+    child.verb.is_child().then(|| {
+        format!(
+            "{} is controlled by {} `{}`, and an object has one controller: name the child differently, or have that one let go \
+             of it",
+            child.id, other.kind, other.name
+        )
+    })
 }
 
 /// Whether it was the child of an earlier owner of the same name: the garbage collector is about to take it.
@@ -117,6 +134,18 @@ fn is_covered(child: &Wanted, live: &Entry, mine: Mine<'_>) -> bool {
     }
 }
 
+/// Whether what this manager applied to a subresource is still what the plan says. No annotation says which plan it was, so
+/// values are compared with `part`, the subresource as it is. `fieldsV1` speaks of the object: only the status is there what
+/// it is in the subresource.
+pub fn is_part_in_order(wanted: &Wanted, subresource: &str, live: &Entry, part: &Value, manager: &str) -> bool {
+    let Some(applied) = part_of(live, manager, subresource, Operation::Apply) else { return false };
+    let plan = wanted.without_identity();
+    if subresource != "status" {
+        return cover::agrees(&plan, part, &Value::Null);
+    }
+    cover::missing(&plan, &applied).is_none() && cover::extra(&plan, &applied).is_none() && cover::agrees(&plan, part, &applied)
+}
+
 /// Whether what this manager applied to a shared object is still what the plan says.
 pub fn is_shared_in_order(wanted: &Wanted, live: &Entry, mark: &str, manager: &str) -> bool {
     let Some(applied) = entry_of(live, manager, Operation::Apply) else { return false };
@@ -127,7 +156,11 @@ pub fn is_shared_in_order(wanted: &Wanted, live: &Entry, mark: &str, manager: &s
 }
 
 fn entry_of(live: &Entry, manager: &str, operation: Operation) -> Option<Value> {
-    let ours = |m: &&Managed| *m.manager == *manager && m.subresource.is_empty() && m.operation == operation;
+    part_of(live, manager, "", operation)
+}
+
+fn part_of(live: &Entry, manager: &str, subresource: &str, operation: Operation) -> Option<Value> {
+    let ours = |m: &&Managed| *m.manager == *manager && *m.subresource == *subresource && m.operation == operation;
     live.managers.iter().find(ours).map(|managed| serde_json::from_str(&managed.fields).unwrap_or_default())
 }
 
@@ -152,7 +185,7 @@ mod tests {
         let write = Write { verb: "own".into(), object: object.to_string(), options: String::new() };
         let draft =
             validate::drafts(&[write], &super::super::tests::owning(&["v1/ConfigMap".parse().unwrap()])).unwrap().remove(0);
-        complete(draft, Arc::new(resource("v1/ConfigMap", "configmaps")), "team-a", &owner(), "hello")
+        complete(draft, Arc::new(resource("v1/ConfigMap", "configmaps")), None, "team-a", &owner(), "hello")
     }
 
     fn owned(data: Value) -> Value {
@@ -230,6 +263,30 @@ mod tests {
             o["metadata"]["managedFields"] = json!([]);
         });
         assert_eq!(judge(&adopted), Step::Change { convert: false });
+    }
+
+    #[test]
+    fn what_another_one_controls_is_a_conflict_also_if_it_may_be_adopted() {
+        let theirs = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u7", "controller": true});
+        let controlled = live("Apply", &owned(json!({"f:x": {}})), |o| {
+            o["metadata"]["ownerReferences"] = json!([theirs]);
+            o["metadata"]["annotations"]["reef.dev/adopt"] = json!("hello");
+        });
+        let Step::Conflict(said) = judge(&controlled) else { panic!("a conflict") };
+        assert!(said.contains("is controlled by apps/v1/Deployment `web`, and an object has one controller"), "{said}");
+    }
+
+    #[test]
+    fn what_outlives_its_owner_is_known_by_the_uid_in_its_annotation() {
+        let kept = |uid: &str| {
+            live("Apply", &owned(json!({"f:x": {}})), |o| {
+                o["metadata"]["ownerReferences"] = json!([]);
+                o["metadata"]["annotations"]["reef.dev/owner"] = json!(uid);
+            })
+        };
+        assert_eq!(judge(&kept("u1")), Step::InOrder);
+        let Step::Conflict(said) = judge(&kept("u0")) else { panic!("a conflict") };
+        assert!(said.contains("was made to outlive another object"), "{said}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Events about an object, written as the plugin's account.
 //!
 //! Best effort: an event that cannot be written fails nothing. The same event about the same object is not told again
-//! for a while, so that a plugin that says it in every plan writes nothing in steady state.
+//! for a while, so that a plugin that says it in every plan writes nothing in steady state; and of one object so many are told
+//! as Kubernetes' own controllers would tell, so that one that says something new each time cannot fill the store.
 
 use std::{
     collections::HashMap,
@@ -11,25 +12,27 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Run, clock, json::insert, writer::Target};
+use super::{Run, writer::Target};
 use crate::{
     contract::Event,
+    event::{self, Regarding, Telling},
     identity::Resource,
-    names::{Kind, ObjectId},
-    watch::Entry,
 };
 
 const QUIET: Duration = Duration::from_secs(600);
 const REMEMBERED: usize = 20_000;
-const MAX_NOTE: usize = 1024;
+/// So many events about one object at once, and after that one in each of these times: what client-go's recorder allows.
+const BURST: u32 = 25;
+const REFILL: Duration = Duration::from_secs(300);
 
 /// What was told lately.
 #[derive(Default)]
 pub(super) struct Told {
     when: Mutex<HashMap<u64, Instant>>,
+    /// By uid: when all that was told of the object will be forgotten.
+    spent: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 impl Told {
@@ -47,63 +50,69 @@ impl Told {
         let told = when.insert(hasher.finish(), now);
         told.is_none_or(|told| now.duration_since(told) >= QUIET)
     }
+
+    /// Whether there is room for another event about this object; then it is taken.
+    fn has_room(&self, uid: &Arc<str>, now: Instant) -> bool {
+        let mut spent = self.spent.lock();
+        if spent.len() >= REMEMBERED {
+            spent.retain(|_, until| *until > now);
+        }
+        let until = spent.entry(uid.clone()).or_insert(now);
+        let next = (*until).max(now) + REFILL;
+        let fits = next - now <= BURST * REFILL;
+        if fits {
+            *until = next;
+        }
+        fits
+    }
 }
 
 impl Run<'_> {
     pub(super) async fn events(&mut self, events: &[Event]) {
         for event in events {
-            if self.applier.told.is_news(&self.current.uid, event, Instant::now()) {
+            let (told, now) = (&self.applier.told, Instant::now());
+            if !told.is_news(&self.current.uid, event, now) {
+                continue;
+            }
+            if told.has_room(&self.current.uid, now) {
                 self.event(event).await;
+            } else {
+                tracing::debug!(object = %self.current.id, reason = event.reason, "too many events about one object: not told");
             }
         }
     }
 
-    async fn event(&mut self, event: &Event) {
+    async fn event(&mut self, told: &Event) {
         let about = self.current.clone();
-        let namespace = if about.id.namespace.is_empty() { "default" } else { &about.id.namespace };
-        let kind = Kind::new("events.k8s.io", "v1", "Event");
-        let name = name(&about.id.name, getrandom::u64().unwrap_or(about.resource_version));
-        let id = ObjectId::new(kind.clone(), namespace, &name);
-        let resource = Resource { kind, plural: Arc::from("events"), namespaced: true, status: false };
-        let object = object(&about, event, &id, &self.author.field_manager, &clock::micros());
-        if let Err(refusal) = self.writer.note(Target::new(&resource, &id), &object).await {
+        let regarding = Regarding { id: &about.id, uid: &about.uid, resource_version: &about.resource_version.to_string() };
+        let controller = format!("reef.dev/{}", self.author.field_manager);
+        let telling = Telling {
+            severity: &told.severity,
+            reason: &told.reason,
+            note: &told.message,
+            action: "Reconcile",
+            controller: &controller,
+        };
+        let (id, object) = event::event(regarding, telling);
+        let resource = Resource {
+            kind: event::kind(),
+            plural: Arc::from("events"),
+            namespaced: true,
+            status: false,
+            subresources: Vec::new(),
+        };
+        if let Err(refusal) = self.writer.note(Target::new(&resource, &id), &object).await
+            && !refusal.is_shadowed()
+        {
             let failed = super::failure::Failed::from(refusal);
-            tracing::warn!(object = %about.id, reason = event.reason, why = failed.message, "an event could not be written");
+            tracing::warn!(object = %about.id, reason = told.reason, why = failed.message, "an event could not be written");
         }
     }
 }
 
-/// `web.17a5c0ffee…`, within what a name may have.
-fn name(about: &str, random: u64) -> String {
-    let about: String = about.chars().take(200).collect();
-    format!(
-        "{}.{random:016x}",
-        about.replace(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-'), "-")
-    )
-}
-
-fn object(about: &Entry, event: &Event, id: &ObjectId, field_manager: &str, now: &str) -> Value {
-    let mut note = event.message.clone();
-    note.truncate(note.floor_char_boundary(MAX_NOTE));
-    let mut regarding = json!({
-        "apiVersion": about.id.kind.api_version(), "kind": &*about.id.kind.kind, "name": &*about.id.name,
-        "uid": &*about.uid, "resourceVersion": about.resource_version.to_string(),
-    });
-    if !about.id.namespace.is_empty() {
-        insert(&mut regarding, "namespace", &about.id.namespace);
-    }
-    let controller = format!("reef.dev/{field_manager}");
-    json!({
-        "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": { "name": &*id.name, "namespace": &*id.namespace },
-        "eventTime": now, "type": event.severity, "reason": event.reason, "note": note, "action": "Reconcile",
-        "reportingController": controller, "reportingInstance": controller, "regarding": regarding,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::owner, *};
+    use super::*;
 
     fn event(message: &str) -> Event {
         Event { severity: "Normal".into(), reason: "Scaled".into(), message: message.into() }
@@ -120,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_fits_into_what_the_api_server_takes() {
-        let id = ObjectId::new("events.k8s.io/v1/Event".parse().unwrap(), "team-a", &name(&"x".repeat(253), 7));
-        let object = object(&owner().entry, &event(&"é".repeat(2000)), &id, "hello", "2026-01-01T00:00:00.000000Z");
-        assert!(object["note"].as_str().unwrap().len() <= 1024);
-        assert!(object["metadata"]["name"].as_str().unwrap().len() <= 253);
-        assert_eq!(object["regarding"]["namespace"], "team-a");
-        assert_eq!(name("system:node", 1), "system-node.0000000000000001");
+    fn of_one_object_a_burst_is_told_and_then_one_now_and_then() {
+        let (told, now) = (Told::default(), Instant::now());
+        let room = |uid: &str, at| told.has_room(&uid.into(), at);
+        assert_eq!((0..40).filter(|_| room("u1", now)).count(), 25);
+        assert!(room("u2", now), "another object has its own");
+        assert!(!room("u1", now + REFILL / 2) && room("u1", now + REFILL) && !room("u1", now + REFILL));
+        assert_eq!((0..40).filter(|_| room("u1", now + 100 * REFILL)).count(), 25);
     }
 }

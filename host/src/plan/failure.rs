@@ -25,6 +25,8 @@ pub enum Class {
     NotLeading,
     /// The owner vanished or was recreated since it was read: forget the key; if there is a new one, it has woken it.
     OwnerGone,
+    /// Nothing may be written in shadow mode: what would have been is noted, and that is the end of it.
+    Shadowed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,16 @@ impl Failed {
         Self::new(Class::Wait, "Waiting", message, Some(SOON), Some(Truth::Unknown))
     }
 
+    /// Somebody else has to make it first; then the key is woken.
+    pub fn absent(message: impl Into<String>) -> Self {
+        Self::new(Class::Wait, "Waiting", message, Some(SLOW), Some(Truth::Unknown))
+    }
+
+    /// The plan asks for another version than the one that is there; when there is yet another, the key is woken.
+    pub fn outdated(message: impl Into<String>) -> Self {
+        Self::new(Class::Wait, "Outdated", message, Some(SLOW), Some(Truth::Unknown))
+    }
+
     /// What was read is no longer so; the event that says it is on its way.
     pub fn superseded(message: impl Into<String>) -> Self {
         Self::new(Class::Wait, "Superseded", message, Some(SOON), None)
@@ -97,6 +109,10 @@ impl Failed {
         Self::new(Class::OwnerGone, "OwnerGone", "the object was deleted or recreated since it was read", None, None)
     }
 
+    pub fn shadowed() -> Self {
+        Self::new(Class::Shadowed, "Shadowed", "nothing is written in shadow mode", None, None)
+    }
+
     pub fn undecodable(message: impl Into<String>) -> Self {
         Self::new(Class::Retry, "Failed", message, None, FALSE)
     }
@@ -118,7 +134,7 @@ pub(super) struct Doing<'a> {
     pub resource: &'a Resource,
     pub namespace: &'a str,
     pub name: &'a str,
-    pub subresource: Option<&'static str>,
+    pub subresource: Option<&'a str>,
     pub account: &'a Account,
 }
 
@@ -207,7 +223,7 @@ pub(super) mod tests {
 
     pub fn resource(kind: &str, plural: &str) -> Resource {
         let kind: Kind = kind.parse().unwrap();
-        Resource { kind, plural: plural.into(), namespaced: true, status: true }
+        Resource { kind, plural: plural.into(), namespaced: true, status: true, subresources: Vec::new() }
     }
 
     fn told(code: u16, message: &str) -> Failed {

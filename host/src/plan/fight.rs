@@ -6,14 +6,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::{
-    Run,
+    Mode, Run,
     complete::{APPLIED, Wanted},
     failure::Failed,
     writer::{ManagedEntry, Target, managed_entries},
@@ -94,7 +95,8 @@ impl Run<'_> {
         live: &Entry,
         (hash_in, manager): (&str, &str),
     ) -> Result<bool, Failed> {
-        if live.annotation(hash_in) != Some(&wanted.hash) {
+        // Who repairs nothing fights with nobody.
+        if live.annotation(hash_in) != Some(&wanted.hash) || self.author.mode == Mode::Shadow {
             return Ok(true);
         }
         let fights = &self.applier.fights;

@@ -1,10 +1,10 @@
 //! The host's hold on an object whose plugin wants to clean up: put on before the first write, taken off when the
 //! cleanup is done.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Run, failure::Failed, writer::Target};
-use crate::{identity::ApiError, watch::Entry};
+use crate::{finalizer::Found, identity::ApiError, watch::Entry};
 
 /// The finalizer of the plugin with this field manager.
 pub fn finalizer(field_manager: &str) -> String {
@@ -19,13 +19,16 @@ impl Run<'_> {
     /// Puts the finalizer on.
     pub(super) async fn hold(&mut self) -> Result<(), Failed> {
         let name = finalizer(&self.author.field_manager);
-        self.patch_finalizers(&hold(&self.current, &name)).await.map(|_| ())
+        let operations = found(&self.current).put_on(&name);
+        self.patch_finalizers(&operations).await.map(|_| ())
     }
 
     /// Takes the finalizer off; that is the end of the object, unless somebody else holds it too.
     pub(super) async fn let_go(&mut self) -> Result<(), Failed> {
         let name = finalizer(&self.author.field_manager);
-        let Some(operations) = let_go(&self.current, &name) else { return Ok(()) };
+        let found = found(&self.current);
+        let operations = if self.current.deleting { found.take_off(&name) } else { found.take_off_unchanged(&name) };
+        let Some(operations) = operations else { return Ok(()) };
         if self.patch_finalizers(&operations).await? {
             let entry = &self.current;
             if entry.deleting && entry.finalizers.is_empty() && !has_grace(entry) {
@@ -56,54 +59,12 @@ impl Run<'_> {
     }
 }
 
-/// An absent list may only be made if nobody else made one meanwhile, hence the version.
-fn hold(entry: &Entry, name: &str) -> Value {
-    let uid = json!({ "op": "test", "path": "/metadata/uid", "value": &*entry.uid });
-    match entry.finalizers.first() {
-        Some(first) => json!([
-            uid,
-            { "op": "test", "path": "/metadata/finalizers/0", "value": &**first },
-            { "op": "add", "path": "/metadata/finalizers/-", "value": name },
-        ]),
-        None => json!([
-            uid,
-            { "op": "test", "path": "/metadata/resourceVersion", "value": entry.resource_version.to_string() },
-            { "op": "add", "path": "/metadata/finalizers", "value": [name] },
-        ]),
-    }
-}
-
-fn let_go(entry: &Entry, name: &str) -> Option<Value> {
-    let path = format!("/metadata/finalizers/{}", entry.finalizers.iter().position(|f| **f == *name)?);
-    Some(json!([
-        { "op": "test", "path": "/metadata/uid", "value": &*entry.uid },
-        { "op": "test", "path": path, "value": name },
-        { "op": "remove", "path": path },
-    ]))
+fn found(entry: &Entry) -> Found<'_, Box<str>> {
+    Found { uid: &entry.uid, resource_version: entry.resource_version.to_string(), finalizers: &entry.finalizers }
 }
 
 /// A pod, say, goes on for a while after its last finalizer.
 fn has_grace(entry: &Entry) -> bool {
     let object: Option<Value> = serde_json::from_slice(&entry.bytes).ok();
     object.is_none_or(|o| o.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::tests::owner, *};
-
-    #[test]
-    fn the_finalizer_joins_others_and_leaves_them_alone() {
-        let mut entry = (*owner().entry).clone();
-        assert_eq!(hold(&entry, "reef.dev/hello")[2]["value"], json!(["reef.dev/hello"]));
-        assert_eq!(hold(&entry, "reef.dev/hello")[1]["path"], "/metadata/resourceVersion");
-        entry.finalizers = vec!["other/x".into()];
-        assert_eq!(
-            hold(&entry, "reef.dev/hello")[2],
-            json!({"op": "add", "path": "/metadata/finalizers/-", "value": "reef.dev/hello"})
-        );
-        assert_eq!(let_go(&entry, "reef.dev/hello"), None);
-        entry.finalizers.push("reef.dev/hello".into());
-        assert_eq!(let_go(&entry, "reef.dev/hello").unwrap()[2], json!({"op": "remove", "path": "/metadata/finalizers/1"}));
-    }
 }

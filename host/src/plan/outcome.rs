@@ -1,7 +1,7 @@
 //! What people get to see of a reconcile: the status, the host's condition, and the events.
 
 use super::{
-    Outcome, Run, Trouble, clock,
+    Outcome, Run, Trouble,
     failure::{Class, Failed},
     report::{Reported, is_reason},
     status::{self, Live},
@@ -37,6 +37,9 @@ pub(super) fn pending(plan: &Plan, cleanup: bool) -> Result<Option<String>, Inva
         (true, false) => Err(Invalid("the plan says `done`, which only a cleanup may: leave it out".into())),
         (true, true) if partial => Err(Invalid("the plan says `done` and is partial: say one of them".into())),
         (true, true) => Ok(None),
+        (false, true) if !partial => Err(Invalid(
+            "the cleanup is neither done nor pending: return `Plan::done()`, or say with `pending(..)` what it waits for".into(),
+        )),
         (false, true) => Ok(Some(said.unwrap_or_else(|| "the cleanup is not done yet".into()))),
         (false, false) => Ok(partial.then(|| said.unwrap_or_else(|| "the plan does not decide everything yet".into()))),
     }
@@ -78,6 +81,7 @@ impl Run<'_> {
             Err(second) if matches!(second.class, Class::NotLeading | Class::OwnerGone) => second,
             Err(second) => {
                 tracing::warn!(object = %self.current.id, why = second.message, "the failure could not be told");
+                self.untold = true;
                 failed
             }
             Ok(()) => failed,
@@ -134,7 +138,7 @@ impl Run<'_> {
         for _ in 0..ROUNDS {
             let live =
                 Live::of(&self.current, &self.writer.manager).map_err(|said| Failed::undecodable(format!("{id}: {said}")))?;
-            let Some(wanted) = status::merge(&live, reported, &host, &shape, generation, &clock::seconds()) else {
+            let Some(wanted) = status::merge(&live, reported, &host, &shape, generation, &crate::clock::seconds()) else {
                 return Ok(());
             };
             match self.writer.apply(target, &status::body(&self.current, wanted)).await {
@@ -142,6 +146,7 @@ impl Run<'_> {
                     self.current = entry.into();
                     return Ok(());
                 }
+                Err(refusal) if refusal.is_shadowed() => return Ok(()),
                 Err(refusal) if refusal.is(ApiError::is_not_found) => return Err(Failed::owner_gone()),
                 Err(refusal) if refusal.is(ApiError::is_conflict) => self.look_again(target).await?,
                 Err(refusal) => {
@@ -197,7 +202,8 @@ mod tests {
         assert_eq!(pending(&plan(false, true, "{}"), true), Ok(None));
         assert!(pending(&plan(false, true, "{}"), false).unwrap_err().0.contains("only a cleanup may"));
         assert!(pending(&plan(true, true, "{}"), true).is_err());
-        assert!(pending(&plan(false, false, "{}"), true).unwrap().is_some());
+        assert!(pending(&plan(false, false, "{}"), true).unwrap_err().0.contains("neither done nor pending"));
+        assert!(pending(&plan(true, false, "{}"), true).unwrap().is_some());
     }
 
     #[test]

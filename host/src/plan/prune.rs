@@ -10,6 +10,8 @@ use super::{
     brake::{Fleet, Ruling},
     complete::{MARK, Wanted},
     failure::Failed,
+    shadow::or_shadowed,
+    verb::Propagation,
     writer::Target,
 };
 use crate::{names::ObjectId, watch::Entry};
@@ -46,7 +48,7 @@ impl Run<'_> {
             Ruling::Held => return Ok(Some(Failed::prune_held(&self.author.plugin))),
         }
         for entry in losses {
-            self.delete(entry).await?;
+            or_shadowed(self.delete(entry).await)?;
         }
         Ok(None)
     }
@@ -54,7 +56,7 @@ impl Run<'_> {
     async fn delete(&mut self, entry: &Entry) -> Result<(), Failed> {
         let resource = self.resource(&entry.id.kind).await?;
         tracing::info!(child = %entry.id, owner = %self.owner.entry.id, "no longer planned, so it is deleted");
-        self.writer.delete(Target::new(&resource, &entry.id), &entry.uid).await?;
+        self.writer.delete(Target::new(&resource, &entry.id), &entry.uid, None, Propagation::Background).await?;
         Ok(())
     }
 }

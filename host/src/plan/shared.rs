@@ -34,7 +34,7 @@ impl Run<'_> {
     pub(super) async fn share(&mut self, wanted: &Wanted, conflicts: Conflicts) -> Result<(), Failed> {
         // Before it is looked at, so that no change falls in between.
         self.depend(&wanted.id, leaves(&wanted.object));
-        let manager = manager(&self.author.field_manager, &self.owner.entry.id);
+        let manager = self.shared_manager();
         if let Some(live) = self.cached(wanted)? {
             if live.deleting {
                 return Err(Failed::waiting(format!("{} is being deleted: it is applied again when it is gone", wanted.id)));
@@ -47,11 +47,32 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        match self.writer.share(Target::new(&wanted.resource, &wanted.id), &manager, &wanted.object, conflicts).await {
+        self.apply_shared(wanted, &manager, conflicts).await
+    }
+
+    /// A subresource of an object that is there, applied in the same way.
+    pub(super) async fn share_part(&mut self, wanted: &Wanted, name: &str, conflicts: Conflicts) -> Result<(), Failed> {
+        self.depend(&wanted.id, part_fields(name, &wanted.object));
+        let live = self.there(wanted)?;
+        let part = self.part(wanted, &live).await?;
+        let manager = self.shared_manager();
+        if diff::is_part_in_order(wanted, name, &live, &part, &manager) {
+            return Ok(());
+        }
+        self.apply_shared(wanted, &manager, conflicts).await
+    }
+
+    async fn apply_shared(&mut self, wanted: &Wanted, manager: &str, conflicts: Conflicts) -> Result<(), Failed> {
+        match self.writer.share(Target::of(wanted), manager, &wanted.object, conflicts).await {
             Ok(_) => Ok(()),
             Err(refusal) if refusal.is(ApiError::is_conflict) => Err(conflict(&wanted.id, refusal)),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// Who writes what is somebody else's too.
+    pub(super) fn shared_manager(&self) -> String {
+        manager(&self.author.field_manager, &self.owner.entry.id)
     }
 }
 
@@ -91,8 +112,18 @@ fn clash(field: &str, manager: &str) -> String {
     format!("`{field}` belongs to field manager `{manager}`")
 }
 
+/// What of an object a subresource may be; none stands for all of it.
+pub(super) fn part_fields(subresource: &str, object: &Value) -> Vec<String> {
+    match subresource {
+        "status" => leaves(object),
+        // Wherever a kind has its replicas, it is below `spec`.
+        "scale" => vec!["/spec".into()],
+        _ => Vec::new(),
+    }
+}
+
 /// JSON pointers to everything that the plan says of the object; none stands for all of it.
-fn leaves(object: &Value) -> Vec<String> {
+pub(super) fn leaves(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(fields) = object.as_object() {
         fields.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind")).for_each(|(key, value)| {

@@ -2,19 +2,22 @@
 //!
 //! Pure. Every refusal is a sentence that names the write, the field, its value, and what to do instead.
 
+mod fields;
+
 use std::{collections::HashMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use self::fields::{check_metadata, check_name, check_patched_metadata, check_string_data, check_subresource};
 use super::{
-    Owner,
+    Owner, Seen,
     complete::{Wanted, complete},
     json::is_blank,
     verb::Verb,
 };
 use crate::{
     contract::{Write, manifest::Reconciles},
-    identity::Resource,
+    identity::{Resource, Subresource},
     names::{Kind, ObjectId},
 };
 
@@ -24,8 +27,6 @@ const MAX_WRITES: usize = 500;
 const MAX_OBJECT: usize = 1_572_864;
 /// All objects of a plan together.
 const MAX_PLAN: usize = 16 * 1_048_576;
-
-const PREFIX: &str = "reef.dev/";
 
 /// Says what is wrong with a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +67,7 @@ pub fn drafts(writes: &[Write], entry: &Reconciles) -> Result<Vec<Draft>, Invali
 pub fn wanted(
     drafts: Vec<Draft>,
     owner: &Owner,
+    seen: &Seen,
     mark: &str,
     resources: &HashMap<Kind, Arc<Resource>>,
 ) -> Result<Vec<Wanted>, Invalid> {
@@ -73,17 +75,52 @@ pub fn wanted(
     for draft in drafts {
         let resource = resources.get(&draft.kind).ok_or_else(|| draft.invalid("the API server serves no such kind"))?;
         let namespace = place(&draft, owner, resource)?;
-        if resource.status && draft.object.get("status").is_some_and(|status| !is_blank(status)) {
-            return Err(draft.invalid("`status` is written by whoever reconciles the object: leave it out"));
-        }
         let id = ObjectId::new(draft.kind.clone(), &namespace, &draft.name);
+        let subresource = subresource(&draft, &id, owner, resource)?.cloned();
+        if matches!(draft.verb, Verb::Delete { .. }) && !seen.has(owner, &id) {
+            return Err(draft.invalid(
+                "this call has not read it, and only what was read can be deleted: `get` it, or `list` it, and pass on what that \
+                 returned",
+            ));
+        }
         let same = |c: &Wanted| c.id.kind.same_group_kind(&id.kind) && c.id.namespace == id.namespace && c.id.name == id.name;
         if all.iter().any(same) {
             return Err(draft.invalid("the plan has this object twice: merge the two writes or rename one"));
         }
-        all.push(complete(draft, resource.clone(), &namespace, owner, mark));
+        all.push(complete(draft, resource.clone(), subresource, &namespace, owner, mark));
     }
     Ok(all)
+}
+
+/// The part of the object that is written, if it is not the object itself; the API server would drop what is written of
+/// another part.
+fn subresource<'a>(
+    draft: &Draft,
+    id: &ObjectId,
+    owner: &Owner,
+    resource: &'a Resource,
+) -> Result<Option<&'a Subresource>, Invalid> {
+    let Some(name) = draft.verb.subresource() else {
+        let status = resource.status && draft.object.get("status").is_some_and(|status| !is_blank(status));
+        return match draft.verb {
+            Verb::Delete { .. } => Ok(None),
+            Verb::Patch { .. } | Verb::Apply { .. } if status => {
+                Err(draft.invalid("`status` is a subresource of its own: leave it out, or write it alone with `subresource`"))
+            }
+            _ if status => Err(draft.invalid("`status` is written by whoever reconciles the object: leave it out")),
+            _ => Ok(None),
+        };
+    };
+    if name == "status" && *id == owner.entry.id {
+        return Err(draft.invalid("the status of the reconciled object is reported with the plan: say it with `status(..)`"));
+    }
+    check_subresource(name, &draft.object).map_err(|said| draft.invalid(said))?;
+    let all = &resource.subresources;
+    all.iter().find(|one| *one.name == *name).map(Some).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|one| &*one.name).collect();
+        let has = if names.is_empty() { "none that can be written".into() } else { names.join(", ") };
+        draft.invalid(format_args!("option `subresource` is `{name}`, and {} has {has}", draft.kind))
+    })
 }
 
 /// The namespace of an object. Of a child it is that of its owner: the garbage collector follows owner references only
@@ -139,83 +176,23 @@ fn draft(number: usize, write: &Write, entry: &Reconciles) -> Result<Draft, Inva
 fn check(draft: &Draft, entry: &Reconciles) -> Result<(), String> {
     draft.verb.check_kind(&draft.kind, entry)?;
     check_name(&draft.kind, &draft.name)?;
-    if let Some(Value::Object(metadata)) = draft.object.get("metadata") {
-        check_metadata(metadata)?;
+    let metadata = draft.object.get("metadata").and_then(Value::as_object);
+    match (&draft.verb, metadata) {
+        // Of what is to be deleted only identity matters.
+        (Verb::Delete { .. }, _) | (_, None) => return Ok(()),
+        (Verb::Patch { .. }, Some(metadata)) => {
+            check_patched_metadata(metadata)?;
+            let identity = |field: &String| matches!(field.as_str(), "apiVersion" | "kind" | "metadata");
+            if draft.object.keys().all(identity) && !metadata.contains_key("labels") && !metadata.contains_key("annotations") {
+                return Err("a patch says beside identity which fields to merge: add them".into());
+            }
+        }
+        (_, Some(metadata)) => check_metadata(metadata)?,
     }
     if draft.kind.is_secret() {
         check_string_data(draft.object.get("stringData"))?;
     }
     Ok(())
-}
-
-fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
-    // Names of roles and bindings may be anything that fits into a path, as in `system:node`.
-    let ok = if &*kind.group == "rbac.authorization.k8s.io" {
-        !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
-    } else {
-        name.split('.').all(is_label)
-    };
-    if ok && name.len() <= 253 {
-        return Ok(());
-    }
-    Err(format!(
-        "metadata.name is `{name}`: use at most 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"
-    ))
-}
-
-/// A DNS label, whatever its length.
-fn is_label(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-fn check_metadata(metadata: &Map<String, Value>) -> Result<(), String> {
-    for (field, value) in metadata {
-        match field.as_str() {
-            "name" | "namespace" | "finalizers" => {}
-            "labels" | "annotations" => check_strings(field, value)?,
-            _ if value.is_null() => {}
-            "ownerReferences" => {
-                return Err("metadata.ownerReferences is set: the host adds the owner of a child, leave it out".into());
-            }
-            _ => {
-                return Err(format!(
-                    "metadata.{field} is set: an object's metadata has name, namespace, labels, annotations and finalizers"
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_strings(field: &str, value: &Value) -> Result<(), String> {
-    let map = match value {
-        Value::Null => return Ok(()),
-        Value::Object(map) => map,
-        other => return Err(format!("metadata.{field} is `{other}`: write an object of strings")),
-    };
-    for (key, value) in map {
-        if key.starts_with(PREFIX) {
-            return Err(format!("metadata.{field} has `{key}`: what starts with `{PREFIX}` is the host's, choose another"));
-        }
-        if !value.is_string() {
-            return Err(format!("metadata.{field} has `{key}: {value}`: write the value as a string"));
-        }
-    }
-    Ok(())
-}
-
-fn check_string_data(data: Option<&Value>) -> Result<(), String> {
-    match data {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Object(map)) => match map.iter().find(|(_, value)| !value.is_string()) {
-            None => Ok(()),
-            Some((key, _)) => Err(format!("stringData has a `{key}` that is no string: write it as a string")),
-        },
-        Some(_) => Err("stringData is no object: write an object of strings".into()),
-    }
 }
 
 fn text_at(object: &Map<String, Value>, path: &[&str]) -> Result<String, String> {
@@ -276,7 +253,7 @@ mod tests {
             resources.insert(kind, Arc::new(resource));
         }
         match drafts(writes, &super::super::tests::owning(&owns()))
-            .and_then(|drafts| wanted(drafts, &owner(), "hello", &resources))
+            .and_then(|drafts| wanted(drafts, &owner(), &Seen::default(), "hello", &resources))
         {
             Ok(wanted) => panic!("this must be refused: {wanted:?}"),
             Err(invalid) => invalid.to_string(),
@@ -332,6 +309,44 @@ mod tests {
             let said = refusal(std::slice::from_ref(&write));
             assert!(said.contains(expected) && said.starts_with("write 1"), "{said}\nshould say {expected}");
         }
+    }
+
+    fn said_of(verb: &str, options: &str, object: Value) -> String {
+        let mut whole = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        whole.as_object_mut().unwrap().extend(object.as_object().unwrap().clone());
+        refusal(&[Write { verb: verb.into(), object: whole.to_string(), options: options.into() }])
+    }
+
+    #[test]
+    fn a_deletion_of_what_was_not_read_says_read_it_first() {
+        let said = said_of("delete", "{}", json!({}));
+        assert!(said.starts_with("write 1 (v1/ConfigMap `a`): this call has not read it, and only what was read"), "{said}");
+    }
+
+    #[test]
+    fn a_patch_leaves_alone_what_holds_an_object_and_what_is_the_hosts() {
+        let metadata = |mut metadata: Value| {
+            metadata["name"] = "a".into();
+            said_of("patch", "{}", json!({"metadata": metadata}))
+        };
+        for field in ["finalizers", "ownerReferences", "managedFields", "uid", "resourceVersion", "generateName"] {
+            let said = metadata(json!({ field: null }));
+            assert!(said.contains(&format!("metadata.{field}")), "{said}");
+        }
+        assert!(metadata(json!({"labels": {"reef.dev/plugin": null}})).contains("is the host's"));
+        assert!(metadata(json!({"annotations": null})).contains("takes away everybody's"));
+        assert!(said_of("patch", "{}", json!({})).contains("which fields to merge: add them"));
+    }
+
+    #[test]
+    fn a_subresource_is_one_that_the_api_server_lets_be_patched_and_is_written_alone() {
+        let said = |object: Value| said_of("apply", r#"{"subresource":"status"}"#, object);
+        assert!(said(json!({"status": {}})).contains("is `status`, and v1/ConfigMap has none that can be written"));
+        assert!(said(json!({"data": {}})).contains("`data` is set, which is no part of subresource `status`"));
+        let labelled = json!({"metadata": {"name": "a", "labels": {}}, "status": {}});
+        assert!(said(labelled).contains("metadata.labels is set, which is no part of"));
+        let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "status": {"x": 1}});
+        assert!(said_of("patch", "{}", deployment).contains("write it alone with `subresource`"));
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! The one door through which tenants' objects are written.
 //!
-//! Every request is made as the plugin's account and under its field manager; before each write the gate is asked, and
-//! each answer enters the hub, so that the next reconcile sees it. What to write is decided elsewhere.
+//! In shadow mode it stays shut: what would be written is noted. Else every request is made as the plugin's account and under its
+//! field manager; before each write the gate is asked, and each answer enters the hub, so that the next reconcile sees it. What to
+//! write is decided elsewhere.
+
+use std::sync::Arc;
 
 use http::{Method, Request, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Applier, Author, Pass,
-    failure::{Doing, Failed},
-    verb::Conflicts,
+    Applier, Author, Mode, Pass, Written,
+    complete::Wanted,
+    failure::{Class, Doing, Failed},
+    json::insert,
+    shadow::{self, Says},
+    verb::{Conflicts, Propagation},
 };
 use crate::{
     identity::{Actor, ApiError, Lane, Resource},
@@ -20,6 +26,7 @@ use crate::{
 
 const JSON: &str = "application/json";
 const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
 pub(super) struct Writer<'a> {
@@ -33,6 +40,8 @@ pub(super) struct Writer<'a> {
     pub manager: String,
     /// Requests that were sent to write something, accepted or not.
     pub writes: u32,
+    /// What they were, as far as they were accepted; in shadow mode, what would have been sent.
+    pub written: Vec<Written>,
 }
 
 /// What a request is about.
@@ -40,7 +49,7 @@ pub(super) struct Writer<'a> {
 pub(super) struct Target<'a> {
     pub resource: &'a Resource,
     pub id: &'a ObjectId,
-    pub subresource: Option<&'static str>,
+    pub subresource: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
@@ -51,7 +60,16 @@ impl<'a> Target<'a> {
     pub fn status(resource: &'a Resource, id: &'a ObjectId) -> Self {
         Self { resource, id, subresource: Some("status") }
     }
+
+    /// The object, or the part of it that is written.
+    pub fn of(wanted: &'a Wanted) -> Self {
+        let subresource = wanted.subresource.as_ref().map(|one| &*one.name);
+        Self { resource: &wanted.resource, id: &wanted.id, subresource }
+    }
 }
+
+/// A request that writes, and what RBAC calls it.
+type What<'a> = (Target<'a>, &'static str);
 
 /// A request that was not accepted: what the API server said, if it was asked, and what that means.
 #[derive(Debug)]
@@ -67,6 +85,11 @@ impl Refusal {
             Some(ApiError::Refused(status)) => &status.causes,
             _ => &[],
         }
+    }
+
+    /// It was not sent at all, because nothing is written.
+    pub fn is_shadowed(&self) -> bool {
+        self.failed.class == Class::Shadowed
     }
 
     pub fn is(&self, what: impl Fn(&ApiError) -> bool) -> bool {
@@ -91,21 +114,21 @@ impl<'a> Writer<'a> {
     pub fn new(applier: &'a Applier, author: &'a Author, key: &'a Key, pass: Pass) -> Self {
         let actor = Actor::Plugin { plugin: author.plugin.clone(), account: author.account.clone() };
         let manager = format!("reef:{}", author.field_manager);
-        Self { applier, author, key, pass, actor, manager, writes: 0 }
+        Self { applier, author, key, pass, actor, manager, writes: 0, written: Vec::new() }
     }
 
     /// Creates what must not be there yet. A field that the server does not know is refused, as in an apply.
     pub async fn create(&mut self, target: Target<'_>, object: &Value) -> Result<Entry, Refusal> {
         let path = target.resource.path(&target.id.namespace, None, target.subresource);
         let uri = format!("{path}?fieldManager={}&fieldValidation=Strict", escape(&self.manager));
-        self.write(target, "create", request(Method::POST, &uri, JSON, object)).await
+        self.write((target, "create"), Says::Object(object), request(Method::POST, &uri, JSON, object)).await
     }
 
     /// Server-side apply that takes over what others own of the fields it carries.
     pub async fn apply(&mut self, target: Target<'_>, object: &Value) -> Result<Entry, Refusal> {
         let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
         let uri = format!("{path}?fieldManager={}&force=true&fieldValidation=Strict", escape(&self.manager));
-        self.write(target, "patch", request(Method::PATCH, &uri, APPLY, object)).await
+        self.write((target, "patch"), Says::Object(object), request(Method::PATCH, &uri, APPLY, object)).await
     }
 
     /// Server-side apply by a manager of its own, beside others.
@@ -119,34 +142,58 @@ impl<'a> Writer<'a> {
         let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
         let force = conflicts == Conflicts::Forced;
         let uri = format!("{path}?fieldManager={}&force={force}&fieldValidation=Strict", escape(manager));
-        self.write(target, "patch", request(Method::PATCH, &uri, APPLY, object)).await
+        self.write((target, "patch"), Says::Shared(object, manager), request(Method::PATCH, &uri, APPLY, object)).await
     }
 
     /// JSON patch. `manager` is whose the changed fields become.
     pub async fn patch(&mut self, target: Target<'_>, manager: &str, operations: &Value) -> Result<Entry, Refusal> {
         let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
         let uri = format!("{path}?fieldManager={}", escape(manager));
-        self.write(target, "patch", request(Method::PATCH, &uri, JSON_PATCH, operations)).await
+        self.write((target, "patch"), Says::Operations(operations), request(Method::PATCH, &uri, JSON_PATCH, operations)).await
     }
 
-    /// Deletes the object of this uid, and what it owns in the background.
-    pub async fn delete(&mut self, target: Target<'_>, uid: &str) -> Result<Deletion, Refusal> {
+    /// JSON merge patch. A field that the server does not know is refused, as in an apply. The answer is the object, or the
+    /// part of it that was patched.
+    pub async fn merge(&mut self, target: Target<'_>, manager: &str, patch: &Value) -> Result<Entry, Refusal> {
+        let path = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
+        let uri = format!("{path}?fieldManager={}&fieldValidation=Strict", escape(manager));
+        self.write((target, "patch"), Says::Patch(patch), request(Method::PATCH, &uri, MERGE_PATCH, patch)).await
+    }
+
+    /// Deletes the object of this uid and, if one is given, of this resourceVersion.
+    pub async fn delete(
+        &mut self,
+        target: Target<'_>,
+        uid: &str,
+        version: Option<&str>,
+        propagation: Propagation,
+    ) -> Result<Deletion, Refusal> {
         let uri = target.resource.path(&target.id.namespace, Some(&target.id.name), None);
+        let mut preconditions = json!({ "uid": uid });
+        if let Some(version) = version {
+            insert(&mut preconditions, "resourceVersion", version);
+        }
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions",
-            "preconditions": { "uid": uid }, "propagationPolicy": "Background",
+            "preconditions": preconditions, "propagationPolicy": propagation.as_str(),
         });
         let hub = &self.applier.hub;
         let _writing = hub.writing(self.key, target.id);
-        let answer = match self.send_write(target, "delete", request(Method::DELETE, &uri, JSON, &options)).await {
-            Ok(answer) => answer,
-            // Gone, or another one has its name by now: either way this one is no more.
-            Err(refusal) if refusal.is(ApiError::is_not_found) || refusal.is(ApiError::is_conflict) => {
-                hub.record_deleted(target.id, uid, self.key);
-                return Ok(Deletion::Gone);
-            }
-            Err(refusal) => return Err(refusal),
-        };
+        let answer =
+            match self.send_write((target, "delete"), Says::Deletion, request(Method::DELETE, &uri, JSON, &options)).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    // Another one has its name by now, or it has only changed, or somebody on the way says no: a look at it tells.
+                    let conflict = refusal.is(ApiError::is_conflict);
+                    let gone = refusal.is(ApiError::is_not_found)
+                        || (conflict && self.live(target).await?.is_none_or(|(now, _)| *now.uid != *uid));
+                    if !gone {
+                        return Err(refusal);
+                    }
+                    hub.record_deleted(target.id, uid, self.key);
+                    return Ok(Deletion::Gone);
+                }
+            };
         match Entry::parse(&answer, Some(&target.id.kind)) {
             Ok(entry) if entry.deleting && *entry.uid == *uid => {
                 hub.record(entry, self.key);
@@ -164,12 +211,13 @@ impl<'a> Writer<'a> {
     pub async fn note(&mut self, target: Target<'_>, object: &Value) -> Result<(), Refusal> {
         let path = target.resource.path(&target.id.namespace, None, None);
         let uri = format!("{path}?fieldManager={}", escape(&self.manager));
-        self.send_write(target, "create", request(Method::POST, &uri, JSON, object)).await.map(|_| ())
+        self.send_write((target, "create"), Says::Object(object), request(Method::POST, &uri, JSON, object)).await.map(|_| ())
     }
 
-    /// The object as it is at this moment, past all caches, as the API server's text. `None`: there is none.
+    /// The object, or the part of it, as it is at this moment, past all caches, as the API server's text. `None`: there is
+    /// none.
     pub async fn live(&self, target: Target<'_>) -> Result<Option<(Entry, bytes::Bytes)>, Refusal> {
-        let uri = target.resource.path(&target.id.namespace, Some(&target.id.name), None);
+        let uri = target.resource.path(&target.id.namespace, Some(&target.id.name), target.subresource);
         let doing = self.doing(target, "get");
         match self.send(doing, request(Method::GET, &uri, JSON, &Value::Null)).await {
             Ok(answer) => Ok(Some((parsed(&answer, target)?, answer))),
@@ -183,21 +231,43 @@ impl<'a> Writer<'a> {
         self.applier.hub.record_deleted(id, uid, self.key);
     }
 
-    async fn write(&mut self, target: Target<'_>, verb: &'static str, request: Built) -> Result<Entry, Refusal> {
-        let hub = &self.applier.hub;
+    async fn write(&mut self, what: What<'_>, says: Says<'_>, request: Built) -> Result<Entry, Refusal> {
+        let (hub, target) = (&self.applier.hub, what.0);
         let _writing = hub.writing(self.key, target.id);
-        let answer = self.send_write(target, verb, request).await?;
+        let answer = self.send_write(what, says, request).await?;
         let entry = parsed(&answer, target)?;
-        hub.record(entry.clone(), self.key);
+        // Of a part the answer may be of another kind, which no cache holds: `Scale`, say.
+        if entry.id == *target.id {
+            hub.record(entry.clone(), self.key);
+        }
         Ok(entry)
     }
 
-    async fn send_write(&mut self, target: Target<'_>, verb: &'static str, request: Built) -> Result<bytes::Bytes, Refusal> {
+    async fn send_write(&mut self, what: What<'_>, says: Says<'_>, request: Built) -> Result<bytes::Bytes, Refusal> {
+        let (target, verb) = what;
+        let subresource = target.subresource.map(Into::into);
+        let mut written = Written { verb, object: target.id.clone(), subresource, difference: None };
+        if self.author.mode == Mode::Shadow {
+            let fields = (&*self.manager, target.subresource.unwrap_or_default());
+            let difference = shadow::difference(self.cached(target.id).as_deref(), says, fields);
+            written.difference = Some(if target.id.kind.is_secret() { difference.without_secrets() } else { difference });
+            self.written.push(written);
+            return Err(Refusal { error: None, failed: Box::new(Failed::shadowed()) });
+        }
         if (self.applier.gate)() != Ok(self.pass) {
             return Err(Refusal { error: None, failed: Box::new(Failed::not_leading()) });
         }
         self.writes += 1;
-        self.send(self.doing(target, verb), request).await
+        let answer = self.send(self.doing(target, verb), request).await?;
+        self.written.push(written);
+        Ok(answer)
+    }
+
+    /// What is known to be there.
+    fn cached(&self, id: &ObjectId) -> Option<Arc<Entry>> {
+        let Author { owned, former, written, objects, .. } = self.author;
+        let scope = owned.iter().chain(former).chain(written).chain(objects).find(|scope| scope.holds(id))?;
+        self.applier.hub.get(scope, &id.namespace, &id.name).ok().flatten()
     }
 
     async fn send(&self, doing: Doing<'_>, request: Built) -> Result<bytes::Bytes, Refusal> {

@@ -78,6 +78,8 @@ pub(super) struct Plugins {
     ring: VecDeque<Number>,
     /// Plugins that have a governor.
     pub slowed: Vec<Number>,
+    /// Those that are no longer, since somebody asked.
+    pub recovered: Vec<PluginId>,
 }
 
 impl Plugins {
@@ -233,19 +235,19 @@ impl Plugins {
         slowed.retain(|number| {
             let Some(plugin) = self.get_mut(*number) else { return false };
             let concurrency = plugin.concurrency;
-            plugin.governor.take_if(|governor| governor.is_over(concurrency, now));
+            let over = plugin.governor.take_if(|governor| governor.is_over(concurrency, now)).map(|_| plugin.id.clone());
             let (stays, limit) = (plugin.governor.is_some(), plugin.limit(now));
             self.enter_ring(*number, limit);
+            self.recovered.extend(over);
             stays
         });
         self.slowed = slowed;
     }
 
-    /// When a plugin that is slowed down may run one more of the keys that wait.
+    /// When a plugin that is slowed down may run one more key, or is itself again.
     pub fn next_step(&self, now: Instant) -> Option<Instant> {
         let slowed = self.slowed.iter().filter_map(|number| self.get(*number));
-        let waits = slowed.filter(|plugin| plugin.waiting() > 0);
-        waits.filter_map(|plugin| Some(plugin.governor.as_ref()?.next_step(now))).min()
+        slowed.filter_map(|plugin| Some(plugin.governor.as_ref()?.next_step(now))).min()
     }
 
     pub fn slowed(&self, id: &PluginId, now: Instant) -> Option<Slowed> {

@@ -456,6 +456,7 @@ fn a_plugin_that_is_turned_away_pauses_as_long_as_it_was_asked_and_comes_back_on
     assert!(at[0] >= 4 && at[0] <= 6 && at.windows(2).all(|w| w[1] >= w[0] && w[1] <= w[0] + 1), "{at:?}");
     assert_eq!(at[5], 8, "{at:?}");
     assert!(queue.slowed(&plugin, resume + Duration::from_secs(6)).is_none());
+    assert_eq!((queue.recovered(), queue.recovered()), (vec![plugin], vec![]), "told once");
     assert_eq!(queue.len(), 21, "every key is still there");
 }
 

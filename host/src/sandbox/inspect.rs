@@ -1,23 +1,18 @@
 //! What a component says of itself, read from its bytes before anything is compiled.
 //!
 //! Manifest, CRDs and settings schema stand in custom sections: at the top level, or nested in a module, where Rust's
-//! linker leaves them. Imports and exports are compared with what this host offers, since a linker's own complaints name
-//! a function where a version is wrong. Bytes in, or a sentence out; nothing is run.
+//! linker leaves them. Imports and exports are compared with what this host offers ([`offer`]). Bytes in, or a sentence
+//! out; nothing is run.
+
+mod offer;
 
 use wasmparser::{BinaryReaderError, ComponentExternalKind, Encoding, Parser, Payload};
 
-use crate::{
-    capability::wasi,
-    contract::{
-        Manifest,
-        manifest::{CRD_SECTION, SECTION, SETTINGS_SECTION},
-    },
+use self::offer::{exported, offered};
+use crate::contract::{
+    Manifest,
+    manifest::{CRD_SECTION, SECTION, SETTINGS_SECTION},
 };
-
-/// The package that host and plugin share, and the version that this host offers.
-const PACKAGE: &str = "reef:plugin";
-const VERSION: (u64, u64) = (0, 1);
-const OFFERED: [&str; 3] = ["log", "reads", "types"];
 
 /// What the custom sections may hold together.
 const MAX_SECTIONS: usize = 4 << 20;
@@ -34,17 +29,49 @@ pub struct Inspected {
     pub imports: Vec<String>,
 }
 
-/// Reads a component. The error is a sentence.
+/// The same of a component that this host may not load, as far as it can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// `None`: it carries none. An error is a sentence.
+    pub manifest: Option<Result<Manifest, String>>,
+    pub crds: Vec<String>,
+    pub settings: Option<String>,
+    /// Each with what it lets the component do, or why this host does not offer it.
+    pub imports: Vec<(String, Result<&'static str, String>)>,
+    /// Why this host would not load it, if it would not.
+    pub refusal: Option<String>,
+}
+
+/// Reads a component that is to be loaded. The error is a sentence.
 pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
     looks_like_wasm(wasm)?;
+    judged(scan(wasm)?)
+}
+
+/// Reads any component, to tell people what it is.
+pub fn describe(wasm: &[u8]) -> Result<Described, String> {
+    looks_like_wasm(wasm)?;
     let found = scan(wasm)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let sections = &found.sections;
+    Ok(Described {
+        manifest: sections.manifest.map(|json| Manifest::parse(json).map_err(|error| error.to_string())),
+        crds: sections.crds.iter().map(|crd| text(crd)).collect(),
+        settings: sections.settings.map(text),
+        imports: found.imports.iter().map(|import| (import.clone(), offered(import))).collect(),
+        refusal: judged(found).err(),
+    })
+}
+
+fn judged(found: Found<'_>) -> Result<Inspected, String> {
     for import in &found.imports {
         offered(import)?;
     }
     exported(&found.exports)?;
-    let manifest = found.sections.manifest.ok_or_else(|| {
-        "it carries no manifest: add the `plugin!` line of the SDK, or write the custom section `reef.manifest`".to_owned()
-    })?;
+    let manifest = found
+        .sections
+        .manifest
+        .ok_or_else(|| "it carries no manifest: add the `plugin!` line of the SDK, or one with `reef embed`".to_owned())?;
     let manifest = Manifest::parse(manifest).map_err(|error| error.to_string())?;
     let crds = found.sections.crds.iter().map(|crd| text(CRD_SECTION, crd)).collect::<Result<_, _>>()?;
     let settings = found.sections.settings.map(|schema| text(SETTINGS_SECTION, schema)).transpose()?;
@@ -183,81 +210,6 @@ fn scan(wasm: &[u8]) -> Result<Found<'_>, String> {
     Ok(Found { imports, exports, sections })
 }
 
-/// `package/interface@version` taken apart.
-struct Interface<'a> {
-    name: &'a str,
-    package: &'a str,
-    interface: &'a str,
-    version: Option<(u64, u64)>,
-}
-
-impl<'a> Interface<'a> {
-    fn parse(full: &'a str) -> Self {
-        let (name, version) = full.split_once('@').unwrap_or((full, ""));
-        let (package, interface) = name.split_once('/').unwrap_or((name, ""));
-        let mut numbers = version.split('.').map(|part| part.parse().ok());
-        let version = numbers.next().flatten().zip(numbers.next().flatten());
-        Self { name, package, interface, version }
-    }
-}
-
-/// Whether this host has what the component imports.
-fn offered(import: &str) -> Result<(), String> {
-    let wanted = Interface::parse(import);
-    let (major, minor) = VERSION;
-    let ours = format!("{PACKAGE}@{major}.{minor}.0");
-    if wanted.package == PACKAGE {
-        return match (OFFERED.contains(&wanted.interface), wanted.version == Some(VERSION)) {
-            (true, true) => Ok(()),
-            (_, false) => {
-                Err(format!("it wants {import}, this host offers {ours}: build it with the SDK of this host's version"))
-            }
-            (false, true) => {
-                Err(format!("it wants {import}, which {ours} does not have: build it with the SDK of this host's version"))
-            }
-        };
-    }
-    if wasi::OFFERED.contains(&wanted.name) {
-        return match wanted.version {
-            Some((0, 2)) => Ok(()),
-            _ => Err(format!("it wants {import}, this host offers WASI 0.2: build it with --target wasm32-wasip2")),
-        };
-    }
-    Err(refusal(&wanted, import))
-}
-
-/// Why an import is not offered, by what it would allow.
-fn refusal(wanted: &Interface<'_>, import: &str) -> String {
-    let instead = "take out whatever uses it";
-    match wanted.package {
-        "wasi:filesystem" => format!(
-            "it wants {import}, but a plugin has no files: read with `cx.get`, put data into `spec.settings`, and {instead}"
-        ),
-        "wasi:sockets" => format!("it wants {import}, but a plugin has no network: read with `cx.get`, and {instead}"),
-        "wasi:http" => format!("it wants {import}, but a plugin makes no HTTP requests: read with `cx.get`, and {instead}"),
-        _ => format!("it wants {import}, which this host does not offer: {instead}"),
-    }
-}
-
-fn exported(exports: &[String]) -> Result<(), String> {
-    let (major, minor) = VERSION;
-    let ours = format!("{PACKAGE}/reconciler@{major}.{minor}.0");
-    let all: Vec<Interface<'_>> = exports.iter().map(|export| Interface::parse(export)).collect();
-    let Some(export) = all.iter().find(|export| export.package == PACKAGE && export.interface == "reconciler") else {
-        let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-        return Err(format!(
-            "it exports no reconciler: this host calls {ours}, it exports {found}; add the `plugin!` line of the SDK"
-        ));
-    };
-    match export.version {
-        Some(VERSION) => Ok(()),
-        Some((x, y)) => {
-            Err(format!("it exports reconciler@{x}.{y}, this host calls {ours}: build it with the SDK of this host's version"))
-        }
-        None => Err(format!("it exports a reconciler without a version, this host calls {ours}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +283,18 @@ mod tests {
         assert!(refused(&next).contains("reconciler@0.2, this host calls reef:plugin/reconciler@0.1.0"));
         let broken = reconciler(r#"(@custom "reef.manifest" "{}")"#);
         assert!(refused(&broken).contains("its manifest is not valid"));
+    }
+
+    #[test]
+    fn what_is_not_loaded_is_described_all_the_same() {
+        let manifest = format!(r#"(@custom "reef.manifest" "{MANIFEST}")"#);
+        let imports = r#"(import "reef:plugin/reads@0.1.0" (instance)) (import "wasi:sockets/tcp@0.2.6" (instance))"#;
+        let found = describe(&reconciler(&format!("{imports}{manifest}"))).unwrap();
+        assert_eq!(found.manifest.unwrap().unwrap().name, "a");
+        assert!(found.imports[0].1.as_ref().unwrap().contains("reads objects"), "{:?}", found.imports);
+        assert_eq!(found.imports[1].1.as_ref().unwrap_err(), &found.refusal.unwrap());
+        assert_eq!(describe(&reconciler(&manifest)).unwrap().refusal, None);
+        assert!(describe(b"text").is_err() && describe(&component("")).unwrap().manifest.is_none());
     }
 
     /// Promises: S7

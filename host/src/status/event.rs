@@ -3,17 +3,15 @@
 //! Best effort: the condition says the same. In steady state there is none.
 
 use http::Request;
-use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::MANAGER;
 use crate::{
-    catalog::crd::{Plugin, PluginCondition, PluginStatus},
+    catalog::crd::{self, Plugin, PluginCondition, PluginStatus},
+    event::{self, Regarding, Telling},
     identity::{Actor, Api, Lane},
+    names::ObjectId,
 };
-
-/// The API server takes no longer ones.
-const MAX_NOTE: usize = 1024;
 
 /// The event for what this status says anew.
 pub(super) fn of(plugin: &Plugin, status: &PluginStatus) -> Option<Value> {
@@ -24,25 +22,22 @@ pub(super) fn of(plugin: &Plugin, status: &PluginStatus) -> Option<Value> {
     if same || now.reason == "Syncing" || now.reason == "Starting" {
         return None;
     }
-    let (name, namespace) = (plugin.metadata.name.as_deref()?, plugin.metadata.namespace.as_deref()?);
-    let severity = if matches!(now.reason.as_str(), "Ready" | "Suspended" | "OtherClass") { "Normal" } else { "Warning" };
-    let unique: String = name.chars().take(200).collect();
-    Some(json!({
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": { "name": format!("{unique}.{:016x}", getrandom::u64().unwrap_or_default()), "namespace": namespace },
-        "eventTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-        "type": severity,
-        "reason": now.reason,
-        "note": now.message.get(..now.message.floor_char_boundary(MAX_NOTE)),
-        "action": "Load",
-        "reportingController": "reef.dev/host",
-        "reportingInstance": MANAGER,
-        "regarding": {
-            "apiVersion": "reef.dev/v1alpha1", "kind": "Plugin", "name": name, "namespace": namespace,
-            "uid": plugin.metadata.uid, "resourceVersion": plugin.metadata.resource_version,
-        },
-    }))
+    let metadata = &plugin.metadata;
+    let id = ObjectId::new(crd::kind(), metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    let regarding = Regarding {
+        id: &id,
+        uid: metadata.uid.as_deref().unwrap_or_default(),
+        resource_version: metadata.resource_version.as_deref().unwrap_or_default(),
+    };
+    let is_fine = matches!(now.reason.as_str(), "Ready" | "Suspended" | "OtherClass");
+    let telling = Telling {
+        severity: if is_fine { "Normal" } else { "Warning" },
+        reason: &now.reason,
+        note: &now.message,
+        action: "Load",
+        controller: "reef.dev/host",
+    };
+    Some(event::event(regarding, telling).1)
 }
 
 fn ready(status: &PluginStatus) -> Option<&PluginCondition> {
@@ -60,6 +55,8 @@ pub(super) async fn tell(api: &Api, namespace: &str, event: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{super::Said, *};
     use crate::status::Truth;
 
@@ -85,6 +82,6 @@ mod tests {
         let (event, _) = said(Some(ready), Truth::True, "LastGood");
         let event = event.unwrap();
         assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("LastGood")));
-        assert!(event["note"].as_str().unwrap().len() <= MAX_NOTE);
+        assert!(event["note"].as_str().unwrap().len() <= 1024);
     }
 }

@@ -113,7 +113,8 @@ impl Registry {
         Membership { watch, member: number }
     }
 
-    pub fn leave(&self, membership: &Membership) {
+    /// True: it was the last one, and the copy is gone.
+    pub fn leave(&self, membership: &Membership) -> bool {
         let watch = &membership.watch;
         let mut watches = self.watches.write();
         let mut state = watch.state.write();
@@ -129,7 +130,9 @@ impl Registry {
         }
         // Nobody waits until all of it is freed; and a member's callback may own subscriptions, which leave in turn.
         drop((state, watches));
+        let was_last = replica.is_some();
         drop((left, replica));
+        was_last
     }
 
     fn wake_initially(&self, scope: &Scope, interest: &Interest, present: &[Arc<Entry>]) {

@@ -17,6 +17,9 @@ use self::{
 use super::{HubOptions, Shared, Why, registry::Watch};
 use crate::identity::Actor;
 
+/// So many refusals in a row take away what was served. A server that has just started does not know its rules yet, and
+/// refuses everybody for a moment.
+const SURE: u32 = 4;
 /// A scope that found no room tries again after this at the latest: it may have become smaller.
 const FULL: Duration = Duration::from_secs(60);
 
@@ -55,6 +58,8 @@ struct Tries {
     well: bool,
     /// Lenders that were refused since the last success.
     refused: Vec<Actor>,
+    /// How often all of them were, in a row.
+    refusals: u32,
     /// Failures in a row, times at which the server was away not counted.
     failed: u32,
     lessons: Lessons,
@@ -63,7 +68,7 @@ struct Tries {
 impl Tries {
     fn new(options: &HubOptions) -> Self {
         let (backoff, lessons) = (Backoff::new(options.backoff), Lessons::default());
-        Self { backoff, well: false, refused: Vec::new(), failed: 0, lessons }
+        Self { backoff, well: false, refused: Vec::new(), refusals: 0, failed: 0, lessons }
     }
 
     /// One that was not refused; if all were, the first again, for rights change.
@@ -82,7 +87,7 @@ impl Tries {
             (self.lessons.paged, self.lessons.unpaged) = (false, false);
             self.backoff.reset();
             self.refused.clear();
-            self.failed = 0;
+            (self.refusals, self.failed) = (0, 0);
         }
     }
 
@@ -96,8 +101,13 @@ impl Tries {
                     tracing::debug!(kind = %watch.scope.kind, namespace = %watch.scope.namespace, ?lender, error = message, "refused; another account takes over");
                     return;
                 }
-                report(watch, &message);
-                watch.withdraw(message, Why::Forbidden);
+                self.refusals += 1;
+                if self.refusals < SURE && watch.is_readable() {
+                    late(watch, message);
+                } else {
+                    report(watch, &message);
+                    watch.withdraw(message, Why::Forbidden);
+                }
             }
             End::Missing(message) => {
                 report(watch, &message);

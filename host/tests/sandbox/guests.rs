@@ -30,11 +30,20 @@ impl Guest {
     }
 
     pub fn build(&self) -> Vec<u8> {
-        let text = include_str!("plugin.wat")
+        wat::parse_str(self.text()).unwrap()
+    }
+
+    /// The same as another toolchain would leave it: without a manifest.
+    pub fn bare(&self) -> Vec<u8> {
+        let text: String = self.text().lines().filter(|line| !line.contains("@custom")).map(|line| format!("{line}\n")).collect();
+        wat::parse_str(text).unwrap()
+    }
+
+    fn text(&self) -> String {
+        include_str!("plugin.wat")
             .replace("@@pages", &self.pages.to_string())
             .replace("@@items", &self.items)
-            .replace("@@body", &self.body);
-        wat::parse_str(text).unwrap()
+            .replace("@@body", &self.body)
     }
 
     /// A plan whose status is the object (at 32 in the request), to run again after `now` (at 48), partial.

@@ -119,6 +119,13 @@ pub fn updated(owners: &mut Owners, manager: Manager, before: &Value, after: &Va
     owners.retain(|_, paths| !paths.is_empty());
 }
 
+/// Whether an apply says something else of a field than its other owner.
+pub fn conflicts(owners: &Owners, manager: &Manager, live: &Value, applied: &Value) -> bool {
+    let (wanted, was) = (leaves(applied), leaves(live));
+    let differs = |path: &Path| wanted.contains_key(path) && wanted.get(path) != was.get(path);
+    owners.iter().filter(|(owner, _)| *owner != manager).any(|(_, paths)| paths.iter().any(differs))
+}
+
 /// A forced server-side apply of what `applied` says; returns the object as it is then.
 pub fn apply(owners: &mut Owners, manager: Manager, live: &Value, applied: &Value) -> Value {
     let (mut object, wanted, was) = (live.clone(), leaves(applied), leaves(live));
@@ -129,7 +136,10 @@ pub fn apply(owners: &mut Owners, manager: Manager, live: &Value, applied: &Valu
         }
     }
     for (path, value) in &wanted {
-        set(&mut object, path, Some(value));
+        // An empty map says nothing of what is in it.
+        if *value != json!({}) || !was.keys().any(|is| is.starts_with(path)) {
+            set(&mut object, path, Some(value));
+        }
         if was.get(path).is_some_and(|was| was != value) {
             for paths in owners.values_mut() {
                 paths.remove(path);

@@ -366,7 +366,7 @@ impl State {
             owners.is_some_and(|owners| !owners.is_empty() && owners.iter().all(|owner| !uids.contains(&uid(owner))))
         };
         let orphans: Vec<Id> = self.objects.iter().filter(|(_, stored)| is_orphan(stored)).map(|(id, _)| id.clone()).collect();
-        orphans.iter().for_each(|orphan| self.remove(orphan));
+        orphans.iter().for_each(|orphan| drop(self.delete(orphan, &Value::Null)));
     }
 
     fn list(&self, plural: &str, namespace: &str, only: Option<&str>) -> (Vec<Value>, u64) {
@@ -465,6 +465,10 @@ impl State {
         let other = if status_only { "metadata" } else { "status" };
         said.as_object_mut().unwrap().remove(other);
         let object = if asked.content.contains("apply-patch") {
+            let forced = asked.query.get("force").is_some_and(|force| force == "true");
+            if !forced && fields::conflicts(&owners, &(manager(asked), "Apply", sub), &live, &said) {
+                return status(409, "Conflict", "Apply failed with a conflict");
+            }
             fields::apply(&mut owners, (manager(asked), "Apply", sub), &live, &said)
         } else {
             let mut object = live.clone();
@@ -476,6 +480,13 @@ impl State {
             fields::updated(&mut owners, (manager(asked), "Update", sub), &live, &object);
             object
         };
+        let metadata = &object["metadata"];
+        if !metadata["deletionTimestamp"].is_null() && metadata["finalizers"].as_array().is_none_or(Vec::is_empty) {
+            let mut last = object.clone();
+            last["metadata"]["managedFields"] = fields::managed(&owners, object["apiVersion"].as_str().unwrap_or_default());
+            self.remove(&id);
+            return (200, last);
+        }
         (200, self.store(id, object, owners, "MODIFIED"))
     }
 
@@ -485,12 +496,30 @@ impl State {
         if options["preconditions"]["uid"].as_str().is_some_and(|wanted| uid != wanted) {
             return status(409, "Conflict", "the uid in the precondition does not match");
         }
+        if stored.object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()) {
+            return (200, self.mark_deleted(id));
+        }
         self.remove(id);
         (
             200,
             json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
             "details": { "name": id.2, "kind": id.0, "uid": uid } }),
         )
+    }
+
+    /// It goes when its last finalizer does.
+    fn mark_deleted(&mut self, id: &Id) -> Value {
+        let Some(Stored { object, owners }) = self.objects.get(id) else { return Value::Null };
+        let (mut object, owners) = (object.clone(), owners.clone());
+        if object["metadata"]["deletionTimestamp"].is_null() {
+            let generation = object["metadata"]["generation"].as_i64().map(|generation| generation + 1);
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            metadata.insert("deletionTimestamp".into(), json!("2026-01-01T00:00:00Z"));
+            metadata.insert("deletionGracePeriodSeconds".into(), json!(0));
+            metadata.extend(generation.map(|generation| ("generation".into(), json!(generation))));
+            return self.store(id.clone(), object, owners, "MODIFIED");
+        }
+        object
     }
 
     fn remove(&mut self, id: &Id) {

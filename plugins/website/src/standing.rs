@@ -68,19 +68,14 @@ impl Standing {
 
 /// What keeps a Deployment from making its pods.
 fn stuck(live: &Object) -> Option<(&'static str, String)> {
-    let conditions = live.at("/status/conditions").as_array()?;
-    let has = |name: &str, status: &str| conditions.iter().find(|c| at(c, "type") == name && at(c, "status") == status);
-    if let Some(failure) = has("ReplicaFailure", "True") {
+    if let Some(failure) = live.condition("ReplicaFailure").filter(Condition::is_true) {
         // What stands before names a pod that never came to be, another one each time.
-        let message = at(failure, "message");
+        let message = failure.message.as_str();
         let cause = message.split_once("is forbidden: ").map_or(message, |(_, cause)| cause);
         let reason = if cause.contains("exceeded quota") { "QuotaExceeded" } else { "ReplicaFailure" };
         return Some((reason, format!("the Deployment cannot make its pods: {cause}")));
     }
-    let stalled = has("Progressing", "False").filter(|c| at(c, "reason") == "ProgressDeadlineExceeded")?;
-    Some(("Stalled", format!("the Deployment has given up waiting for its pods: {}", at(stalled, "message"))))
-}
-
-fn at<'a>(condition: &'a Value, field: &str) -> &'a str {
-    condition.get(field).and_then(Value::as_str).unwrap_or_default()
+    let progress = live.condition("Progressing")?;
+    let stalled = progress.status == "False" && progress.reason == "ProgressDeadlineExceeded";
+    stalled.then(|| ("Stalled", format!("the Deployment has given up waiting for its pods: {}", progress.message)))
 }

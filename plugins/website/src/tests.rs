@@ -27,10 +27,6 @@ fn run(cluster: &Fake) -> Planned {
     cluster.run(reconcile, SITE).unwrap()
 }
 
-fn message<'a>(plan: &'a Planned, name: &str) -> &'a str {
-    &plan.conditions.iter().find(|condition| condition.name == name).unwrap().message
-}
-
 #[test]
 fn the_sample_has_all_four_children() {
     let cluster = Context::fake();
@@ -76,7 +72,7 @@ fn a_site_is_ready_when_all_its_pods_serve_this_page() {
     let half = json!({ "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 1 });
     let plan = run(&reported(half));
     assert_eq!(plan.status, Some(json!({ "readyReplicas": 1, "phase": "Progressing" })));
-    assert_eq!(message(&plan, "Ready"), "1 of 2 replicas are ready");
+    assert_eq!(plan.message("Ready"), "1 of 2 replicas are ready");
 
     let all = json!({ "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2 });
     let plan = run(&reported(all.clone()));
@@ -116,7 +112,7 @@ fn a_rollout_that_has_stalled_says_so() {
         "conditions": [{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out" }],
     });
     let plan = run(&reported(stalled));
-    assert_eq!(message(&plan, "Progressing"), "the Deployment has given up waiting for its pods: timed out");
+    assert_eq!(plan.message("Progressing"), "the Deployment has given up waiting for its pods: timed out");
 }
 
 #[test]

@@ -10,11 +10,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{rooms, say, stage::Stage};
+use super::{Rounds, Scale, record::Row, rooms, say, stage::Stage};
 use crate::{
     host::{Host, Options},
     paths,
     supervisor::{Process, Server},
+    world::World,
 };
 
 /// Objects that a tuned operator reconciles at once.
@@ -51,6 +52,27 @@ impl Peer {
             Self::ControllerRuntime => "controller-runtime",
         }
     }
+}
+
+/// The floor and every contender, round by round. A round has an API server of its own, and who begins changes.
+pub async fn in_turns(
+    scale: Scale,
+    floor: impl AsyncFn(&World) -> Result<Row>,
+    one: impl AsyncFn(&World, Contender) -> Result<Row>,
+) -> Result<Rounds> {
+    let contenders = all()?;
+    let mut rounds = Vec::new();
+    for round in 0..scale.rounds {
+        let world = World::start(&say).await?;
+        let mut rows = vec![floor(&world).await.context("floor")?];
+        for i in 0..contenders.len() {
+            let Some(contender) = contenders.get((i + round) % contenders.len()) else { continue };
+            rows.push(one(&world, *contender).await.with_context(|| contender.name())?);
+            say(&format!("round {} of {}: {}", round + 1, scale.rounds, contender.name()));
+        }
+        rounds.push(rows);
+    }
+    Ok(rounds)
 }
 
 /// All that can take part, and a word about those that cannot.

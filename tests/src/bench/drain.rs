@@ -9,7 +9,6 @@ use super::{
     contender::{self, Contender, Operator},
     floor::Floor,
     record::{Bench, Row, Versus, column},
-    say,
     stage::Stage,
 };
 use crate::world::World;
@@ -40,20 +39,9 @@ pub static BENCH: Bench = Bench {
 };
 
 async fn run(scale: Scale) -> Result<Rounds> {
-    let contenders = contender::all()?;
-    let mut rounds = Vec::new();
-    for round in 0..scale.rounds {
-        // A server of its own for each round; who begins changes from round to round.
-        let world = World::start(&say).await?;
-        let mut rows = vec![floor(&world, scale.hellos).await.context("floor")?];
-        for i in 0..contenders.len() {
-            let Some(contender) = contenders.get((i + round) % contenders.len()) else { continue };
-            rows.push(one(&world, *contender, scale.hellos).await.with_context(|| contender.name())?);
-            say(&format!("round {} of {}: {}", round + 1, scale.rounds, contender.name()));
-        }
-        rounds.push(rows);
-    }
-    Ok(rounds)
+    let of = scale.hellos;
+    contender::in_turns(scale, async |world| floor(world, of).await, async |world, contender| one(world, contender, of).await)
+        .await
 }
 
 async fn floor(world: &World, count: usize) -> Result<Row> {

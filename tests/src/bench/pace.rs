@@ -10,7 +10,6 @@ use super::{
     contender::{self, Contender},
     floor::Floor,
     record::{Bench, Row, Versus, column},
-    say,
     stage::{HELLO, Observer, Stage, hello},
 };
 use crate::world::World;
@@ -36,19 +35,9 @@ pub static BENCH: Bench = Bench {
 const PACES: [(u64, &str, &str); 2] = [(25, "p50_ms_at_25", "p99_ms_at_25"), (100, "p50_ms_at_100", "p99_ms_at_100")];
 
 async fn run(scale: Scale) -> Result<Rounds> {
-    let contenders = contender::all()?;
-    let mut rounds = Vec::new();
-    for round in 0..scale.rounds {
-        let world = World::start(&say).await?;
-        let mut rows = vec![floor(&world, scale.pace_seconds).await.context("floor")?];
-        for i in 0..contenders.len() {
-            let Some(contender) = contenders.get((i + round) % contenders.len()) else { continue };
-            rows.push(one(&world, *contender, scale.pace_seconds).await.with_context(|| contender.name())?);
-            say(&format!("round {} of {}: {}", round + 1, scale.rounds, contender.name()));
-        }
-        rounds.push(rows);
-    }
-    Ok(rounds)
+    let of = scale.pace_seconds;
+    contender::in_turns(scale, async |world| floor(world, of).await, async |world, contender| one(world, contender, of).await)
+        .await
 }
 
 async fn floor(world: &World, seconds: u64) -> Result<Row> {

@@ -4,9 +4,10 @@
 //! tests run on the copy as it is, and must be green there.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,6 +24,9 @@ struct Args {
     #[arg(long)]
     check: bool,
 }
+
+/// Modules of the promises that have the hub in their own process.
+const IN_PROCESS: [&str; 1] = ["mirror"];
 
 struct Mutant {
     name: String,
@@ -48,23 +52,27 @@ fn run(args: &Args) -> Result<()> {
     ensure!(!mutants.is_empty(), "no mutant has such a name");
     let copy = tempfile::tempdir()?;
     copy_checkout(copy.path())?;
-    let tests: Vec<&str> = mutants.iter().map(|mutant| &*mutant.test).collect();
+    let mut tests: BTreeMap<Suite, Vec<&str>> = BTreeMap::new();
     for mutant in &mutants {
         git_apply(copy.path(), &mutant.patch, &["--check"]).with_context(|| format!("{} does not apply", mutant.name))?;
-        exists(&mutant.test).with_context(|| mutant.name.clone())?;
+        tests.entry(Suite::of(&mutant.test).with_context(|| mutant.name.clone())?).or_default().push(&mutant.test);
     }
     if args.check {
         println!("{} mutants apply, and each names a test that exists", mutants.len());
         return Ok(());
     }
-    println!("the unpatched tree: {} tests", tests.len());
-    let verdict = test(copy.path(), &tests)?;
-    for name in &tests {
-        ensure!(verdict.passed(name), "{name} is not green on the unpatched tree:\n{}", verdict.output);
+    println!("the unpatched tree: {} tests", tests.values().map(Vec::len).sum::<usize>());
+    let mut unpatched = String::new();
+    for (suite, names) in &tests {
+        let verdict = suite.run(copy.path(), names)?;
+        for name in names {
+            ensure!(verdict.passed(name), "{name} is not green on the unpatched tree:\n{}", verdict.output);
+        }
+        unpatched += &verdict.output;
     }
     let survivors: Vec<&str> = mutants
         .iter()
-        .filter_map(|mutant| match survives(copy.path(), mutant) {
+        .filter_map(|mutant| match survives(copy.path(), mutant, &unpatched) {
             Ok(None) => {
                 println!("caught    {} ({})", mutant.name, mutant.says);
                 None
@@ -85,9 +93,9 @@ fn run(args: &Args) -> Result<()> {
 }
 
 /// Why nobody noticed; `None` if its test did.
-fn survives(copy: &Path, mutant: &Mutant) -> Result<Option<String>> {
+fn survives(copy: &Path, mutant: &Mutant, unpatched: &str) -> Result<Option<String>> {
     git_apply(copy, &mutant.patch, &[])?;
-    let verdict = test(copy, &[&mutant.test]);
+    let verdict = Suite::of(&mutant.test).and_then(|suite| suite.run_patched(copy, &mutant.test, unpatched));
     git_apply(copy, &mutant.patch, &["--reverse"])?;
     let verdict = verdict?;
     ensure!(verdict.ran(), "it does not compile:\n{}", verdict.output);
@@ -153,6 +161,11 @@ struct Verdict {
 }
 
 impl Verdict {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { output: format!("{}\n{}", text(&output.stdout), text(&output.stderr)) }
+    }
+
     fn ran(&self) -> bool {
         self.output.contains("running ")
     }
@@ -174,27 +187,82 @@ impl Verdict {
     }
 }
 
-fn test(dir: &Path, names: &[&str]) -> Result<Verdict> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The `reef` program first: the integration tests run it, and cargo does not know that they do.
-    cargo.args(["build", "--workspace", "--all-targets", "--locked"]).current_dir(dir);
-    let built = cargo.stdin(Stdio::null()).output()?;
-    if !built.status.success() {
-        return Ok(Verdict { output: String::from_utf8_lossy(&built.stderr).into_owned() });
-    }
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast", "--"]).args(names).current_dir(dir);
-    let ran = cargo.stdin(Stdio::null()).output()?;
-    Ok(Verdict { output: format!("{}\n{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr)) })
+/// Which of cargo's targets has a test: building only that makes a mutant cheap.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Suite {
+    Unit,
+    Integration(String),
+    /// The plugins' own tests, without a cluster: no component is built here.
+    Plugins,
 }
 
-/// Somewhere in the sources there is a function of this name.
-fn exists(test: &str) -> Result<()> {
-    let function = test.rsplit("::").next().unwrap_or(test);
-    let mut grep = Command::new("git");
-    grep.args(["grep", "--untracked", "-q", &format!("fn {function}(")]).current_dir(paths::checkout());
-    match grep.status()?.code() {
-        Some(0) => Ok(()),
-        _ => bail!("there is no test `{test}`"),
+impl Suite {
+    /// By where in the sources there is a function of this name.
+    fn of(test: &str) -> Result<Self> {
+        let function = test.rsplit("::").next().unwrap_or(test);
+        let mut grep = Command::new("git");
+        grep.args(["grep", "--untracked", "-l", &format!("fn {function}("), "--", "*.rs"]).current_dir(paths::checkout());
+        let found = output(&mut grep).with_context(|| format!("there is no test `{test}`"))?;
+        let file = Path::new(found.lines().next().unwrap_or_default());
+        let parts: Vec<_> = file.iter().map(|part| part.to_string_lossy()).collect();
+        Ok(match &*parts {
+            [plugins, ..] if plugins == "plugins" => Self::Plugins,
+            [_, src, ..] if src == "src" => Self::Unit,
+            [_, tests, target, ..] if tests == "tests" => Self::Integration(target.trim_end_matches(".rs").to_owned()),
+            _ => bail!("`{test}` is in {}, which belongs to no target", file.display()),
+        })
     }
+
+    fn run(&self, dir: &Path, names: &[&str]) -> Result<Verdict> {
+        let plugins = paths::target()?.join("plugins").display().to_string();
+        let target: &[&str] = match self {
+            Self::Unit => &["--lib"],
+            Self::Integration(name) => &["--test", name],
+            Self::Plugins => &["--manifest-path", "plugins/Cargo.toml", "--target-dir", &plugins],
+        };
+        // The `reef` program first: the integration tests run it, and cargo does not know that they do. With a test beside it,
+        // so that dependencies are built with the features that they have anyway.
+        if matches!(self, Self::Integration(_)) {
+            let built = cargo(dir, &[&["build", "--workspace", "--locked", "--bin", "reef"], target].concat())?;
+            if !built.status.success() {
+                return Ok(Verdict::of(&built));
+            }
+        }
+        let ran = cargo(dir, &[&["test", "--workspace", "--locked", "--no-fail-fast"], target, &["--"], names].concat())?;
+        Ok(Verdict::of(&ran))
+    }
+
+    /// The same for one that is patched. The promises' own program is minutes of compilation, and knows the host only as another
+    /// program, so the one of the unpatched tree is taken.
+    fn run_patched(&self, dir: &Path, name: &str, unpatched: &str) -> Result<Verdict> {
+        let program = match self {
+            Self::Integration(target) if !IN_PROCESS.iter().any(|module| unpatched.contains(&format!("{module}::{name}"))) => {
+                let line = unpatched.lines().find(|line| line.contains(&format!("Running tests/{target}")));
+                line.and_then(|line| Some(line.split_once('(')?.1.trim_end_matches(')').to_owned()))
+            }
+            _ => None,
+        };
+        let Some(program) = program.filter(|_| *self == Self::Integration("promises".to_owned())) else {
+            return self.run(dir, &[name]);
+        };
+        let built = cargo(dir, &["build", "--workspace", "--locked", "--bin", "reef", "--test", "sandbox"])?;
+        if !built.status.success() {
+            return Ok(Verdict::of(&built));
+        }
+        let program = dir.join(program);
+        let mut test = Command::new(&program);
+        test.arg(name).current_dir(dir.join("tests")).env("CARGO_MANIFEST_DIR", dir.join("tests")).stdin(Stdio::null());
+        let ran = test.output().with_context(|| format!("cannot run {}", program.display()))?;
+        let mut verdict = Verdict::of(&ran);
+        if !ran.status.success() {
+            verdict.output += "process didn't exit successfully";
+        }
+        Ok(verdict)
+    }
+}
+
+fn cargo(dir: &Path, args: &[&str]) -> Result<Output> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // A build script down there looks at this variable, which says where our own checkout is: all would be built anew.
+    cargo.args(args).current_dir(dir).env_remove("CARGO_MANIFEST_DIR").stdin(Stdio::null()).output().context("cannot run cargo")
 }

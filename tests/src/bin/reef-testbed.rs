@@ -10,14 +10,29 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use reef_tests::{control_plane::ControlPlane, paths, supervisor::warden, tools};
+use reef_tests::{
+    control_plane::ControlPlane,
+    paths,
+    registry::{Door, Registry},
+    supervisor::warden,
+    tools,
+};
+use serde_json::json;
+
+/// In the directory: where the registry listens, and what a host has to know of it.
+const REGISTRY: &str = "registry";
+const REGISTRIES: &str = "registries.yaml";
 
 /// A throw-away Kubernetes control plane.
 #[derive(Parser)]
 enum Args {
-    /// Find or build the control plane's binaries and say which were taken
-    Tools,
-    /// Start a control plane in the background, in a directory that does not exist yet
+    /// Find or build the programs of others that the tests run, and say which were taken
+    Tools {
+        /// Only those of the control plane
+        #[arg(long)]
+        control_plane: bool,
+    },
+    /// Start a control plane and a registry in the background, in a directory that does not exist yet
     Up { dir: PathBuf },
     /// End the control plane of a directory and remove it
     Down { dir: PathBuf },
@@ -45,7 +60,8 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     match args {
-        Args::Tools => print_tools(),
+        Args::Tools { control_plane: true } => print_tools(&[]),
+        Args::Tools { control_plane: false } => print_tools(&[tools::REGISTRY, tools::CRANE, tools::COSIGN_V2, tools::COSIGN_V3]),
         Args::Up { dir } => up(&dir),
         Args::Down { dir } => down(&dir),
         Args::Hold { dir } => hold(&dir),
@@ -58,9 +74,14 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-fn print_tools() -> Result<()> {
+/// Those of the control plane, and these.
+fn print_tools(further: &[tools::Wanted]) -> Result<()> {
     let tools = tools::locate(&say)?;
-    for tool in [&tools.etcd, &tools.kube_apiserver, &tools.kube_controller_manager, &tools.kubectl] {
+    let mut found = vec![tools.etcd, tools.kube_apiserver, tools.kube_controller_manager, tools.kubectl];
+    for wanted in further {
+        found.push(tools::locate_one(*wanted, &say)?);
+    }
+    for tool in found {
         println!("{} {} {} ({})", tool.name, tool.version, tool.path.display(), tool.origin);
     }
     Ok(())
@@ -90,6 +111,8 @@ fn up(dir: &Path) -> Result<()> {
     println!("admin: export KUBECONFIG={}", dir.join("admin.kubeconfig").display());
     println!("host's user: {}", dir.join("host.kubeconfig").display());
     println!("kubectl: {}", tools.kubectl.path.display());
+    println!("registry: {}", fs::read_to_string(dir.join(REGISTRY))?);
+    println!("registries file: {}", dir.join(REGISTRIES).display());
     Ok(())
 }
 
@@ -97,6 +120,9 @@ fn hold(dir: &Path) -> Result<()> {
     let tools = tools::locate(&say)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let plane = runtime.block_on(ControlPlane::start(&tools, dir))?;
+    let registry = runtime.block_on(Registry::start(plane.supervisor(), &dir.join("registry-data"), Door::Plain))?;
+    fs::write(dir.join(REGISTRIES), json!({ "registries": [registry.entry()] }).to_string())?;
+    fs::write(dir.join(REGISTRY), registry.host())?;
     fs::write(dir.join("ready"), format!("{} ms\n", plane.took.as_millis()))?;
     loop {
         std::thread::park();

@@ -13,8 +13,22 @@ rules: [{ level: Metadata }]
 const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// Only what tests need; each further controller costs memory and writes.
-const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller,\
-root-ca-certificate-publisher-controller,deployment-controller,replicaset-controller";
+const CONTROLLERS: [&str; 4] = [
+    "namespace-controller",
+    "garbage-collector-controller",
+    "serviceaccount-controller",
+    "root-ca-certificate-publisher-controller",
+];
+const ROLLOUTS: [&str; 2] = ["deployment-controller", "replicaset-controller"];
+
+/// How a control plane differs from the usual one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// Further flags for kube-apiserver, as on the command line.
+    pub apiserver: &'static [&'static str],
+    /// Nobody looks after Deployments: how they stand is said by the test.
+    pub no_rollouts: bool,
+}
 
 pub fn etcd(dir: &Path, client: u16, peer: u16) -> Vec<String> {
     let url = |port: u16| format!("http://127.0.0.1:{port}");
@@ -31,8 +45,7 @@ pub fn etcd(dir: &Path, client: u16, peer: u16) -> Vec<String> {
     ]
 }
 
-/// `extra`: as on the command line.
-pub fn apiserver(dir: &Path, etcd: u16, port: u16, extra: &[String]) -> Vec<String> {
+pub fn apiserver(dir: &Path, etcd: u16, port: u16, extra: &[&str]) -> Vec<String> {
     let file = |name: &str| dir.join(name).display().to_string();
     let mut flags = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
@@ -56,15 +69,16 @@ pub fn apiserver(dir: &Path, etcd: u16, port: u16, extra: &[String]) -> Vec<Stri
         "--audit-log-maxsize=100000".into(),
         "--profiling=false".into(),
     ];
-    flags.extend(extra.iter().cloned());
+    flags.extend(extra.iter().map(|flag| (*flag).to_owned()));
     flags
 }
 
-pub fn controller_manager(dir: &Path) -> Vec<String> {
+pub fn controller_manager(dir: &Path, setup: Setup) -> Vec<String> {
+    let rollouts: &[&str] = if setup.no_rollouts { &[] } else { &ROLLOUTS };
     let file = |name: &str| dir.join(name).display().to_string();
     vec![
         format!("--kubeconfig={}", file("controller-manager.kubeconfig")),
-        format!("--controllers={CONTROLLERS}"),
+        format!("--controllers={}", [&CONTROLLERS, rollouts].concat().join(",")),
         "--use-service-account-credentials".into(),
         format!("--service-account-private-key-file={}", file("tokens.key")),
         format!("--root-ca-file={}", file("ca.crt")),

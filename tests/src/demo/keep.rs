@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Demo, HELLO, Screen, TEAM};
+use super::{Demo, EXAMPLES, HELLO, Screen, TEAM};
 
 /// The byte after which there is nothing more to show.
 const DONE: u8 = 0;
@@ -67,6 +67,7 @@ The control plane and the host go on in the background. In any shell:
   kubectl -n {TEAM} patch hello hello-01 --type=merge -p '{{\"spec\":{{\"text\":\"good morning\"}}}}'
   kubectl -n {TEAM} get configmap hello-01 -o jsonpath='{{.data.text}}{{\"\\n\"}}'
   kubectl -n {TEAM} describe plugin {HELLO}
+  kubectl -n {EXAMPLES} get confighistories,configmaps,databases,statefulsets,backups
 
   components   {plugins}   (replace one by rename, and it is swapped in)
   host's log   {log}

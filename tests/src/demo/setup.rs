@@ -1,11 +1,14 @@
-//! The control plane, the host, and two plugins, installed as an admin installs them.
+//! The control plane, the host, and the plugins, installed as an admin installs them.
 
 use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{CONFIG, Demo, HELLO, HELLOS, Line, OTHER_TEAM, PLUGINS, PROBE, PROBES, Screen, TEAM, sight::Sight};
+use super::{
+    CONFIG, DATABASES, DEPLOYMENTS, Demo, EXAMPLES, HELLO, HELLOS, INGRESSES, JOBS, Line, OTHER_TEAM, PLUGINS, PROBE, PROBES,
+    SERVICES, SETS, Screen, TEAM, WEBSITES, sight::Sight,
+};
 use crate::{
     cluster::{HANG_BOUND, condition},
     control_plane::HOST_USER,
@@ -29,6 +32,20 @@ spec:
   limits: { cpu: 500ms }
 ";
 
+/// The larger examples.
+const WEBSITE: &str = "website";
+const HISTORY: &str = "config-history";
+const DATABASE: &str = "database";
+
+const CRDS: [&str; 6] = [
+    "plugins/hello/crd.yaml",
+    "tests/guests/probe-crd.yaml",
+    "plugins/website/crd.yaml",
+    "plugins/config-history/crd.yaml",
+    "plugins/database/crds/database.yaml",
+    "plugins/database/crds/backup.yaml",
+];
+
 pub async fn run(screen: Screen) -> Result<Demo> {
     let began = Instant::now();
     let world = screen.patience("starting etcd and kube-apiserver", World::start(&|line| progress(screen, line))).await?;
@@ -51,7 +68,11 @@ pub async fn run(screen: Screen) -> Result<Demo> {
         "",
         &Line { what: "plugins installed, compiled, authorized".into(), took: began.elapsed(), detail: ready.join(", ") },
     )?;
-    let watched = [(HELLOS, TEAM), (CONFIG, TEAM), (PROBES, OTHER_TEAM)];
+    let (team, examples) = (
+        [(HELLOS, TEAM), (CONFIG, TEAM)],
+        [CONFIG, WEBSITES, DEPLOYMENTS, SERVICES, INGRESSES, DATABASES, SETS, JOBS].map(|kind| (kind, EXAMPLES)),
+    );
+    let watched = [&team[..], &[(PROBES, OTHER_TEAM)], &examples].concat();
     let sight = Sight::begin(&world.cluster, &watched).await?;
     screen.say("")?;
     Ok(Demo { host, sight, options, world })
@@ -68,13 +89,13 @@ fn progress(screen: Screen, line: &str) {
 async fn prepare(world: &World) -> Result<Options> {
     let plugin_dir = world.plane.dir().join("plugins");
     fs::create_dir_all(&plugin_dir)?;
-    for name in [HELLO, PROBE] {
+    for name in [HELLO, PROBE, WEBSITE, HISTORY, DATABASE] {
         fs::copy(paths::component(name)?, plugin_dir.join(format!("{name}.wasm")))?;
     }
-    for namespace in [TEAM, OTHER_TEAM] {
+    for namespace in [TEAM, OTHER_TEAM, EXAMPLES] {
         world.cluster.create_namespace(namespace).await?;
     }
-    for crd in ["plugins/hello/crd.yaml", "tests/guests/probe-crd.yaml"] {
+    for crd in CRDS {
         world.apply_file("", &paths::checkout().join(crd)).await?;
     }
     Ok(Options {
@@ -89,13 +110,22 @@ async fn prepare(world: &World) -> Result<Options> {
 }
 
 /// Returns what the plugins say of themselves.
-async fn install(world: &World) -> Result<[String; 2]> {
+async fn install(world: &World) -> Result<[String; 5]> {
     let checkout = paths::checkout();
-    world.apply_file(TEAM, &checkout.join("plugins/hello/rbac.yaml")).await?;
-    world.apply_file(TEAM, &checkout.join("plugins/hello/plugin.yaml")).await?;
+    for (namespace, plugin) in [(TEAM, HELLO), (EXAMPLES, WEBSITE), (EXAMPLES, HISTORY), (EXAMPLES, DATABASE)] {
+        for file in ["rbac.yaml", "plugin.yaml"] {
+            world.apply_file(namespace, &checkout.join("plugins").join(plugin).join(file)).await?;
+        }
+    }
     world.apply_file(OTHER_TEAM, &checkout.join("tests/guests/probe-rbac.yaml")).await?;
     world.cluster.apply(OTHER_TEAM, PROBE_PLUGIN).await?;
-    Ok([component(world, TEAM, HELLO).await?, component(world, OTHER_TEAM, PROBE).await?])
+    Ok([
+        component(world, TEAM, HELLO).await?,
+        component(world, OTHER_TEAM, PROBE).await?,
+        component(world, EXAMPLES, WEBSITE).await?,
+        component(world, EXAMPLES, HISTORY).await?,
+        component(world, EXAMPLES, DATABASE).await?,
+    ])
 }
 
 async fn component(world: &World, namespace: &str, name: &str) -> Result<String> {

@@ -71,7 +71,12 @@ pub fn build(wanted: Wanted, progress: Progress) -> Result<PathBuf> {
 fn compile(wanted: Wanted, dir: &Path, place: &Path, progress: Progress) -> Result<()> {
     require_go(wanted)?;
     let version = pinned_version(wanted)?;
-    let expected = if wanted.module == "kubernetes" { "up to 5 minutes on two cores the first time" } else { "about a minute" };
+    let expected = match wanted.module {
+        "kubernetes" => "up to 5 minutes on two cores the first time",
+        "cosign-v2" | "cosign-v3" => "some 5 minutes on two cores the first time",
+        "distribution" => "about three minutes on two cores the first time",
+        _ => "about a minute",
+    };
     progress(&format!("building {} {version} from source, {expected}, then it is cached in {}", wanted.name, dir.display()));
     let scratch = tempfile::Builder::new().prefix(".build-").tempdir_in(dir)?;
     let output = scratch.path().join(wanted.name);
@@ -99,6 +104,12 @@ fn go_build(wanted: Wanted, version: &str, output: &Path) -> Command {
         let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
         let set = "-X k8s.io/component-base/version.git";
         flags += &format!(" {set}Version={version} {set}Major={major} {set}Minor={minor}");
+    }
+    if wanted.module.starts_with("cosign") {
+        flags += &format!(" -X sigs.k8s.io/release-utils/version.gitVersion={version}");
+    }
+    if wanted.module == "crane" {
+        flags += &format!(" -X github.com/google/go-containerregistry/cmd/crane/cmd.Version={version}");
     }
     let mut command = Command::new("nice");
     command

@@ -4,6 +4,7 @@
 
 mod crash;
 mod creates;
+mod degradation;
 mod leader;
 mod mirror;
 mod restart;
@@ -17,13 +18,11 @@ use anyhow::{Context, Result, ensure};
 use reef_tests::{
     host::{Host, Options},
     proxy::Proxy,
-    world::{HOST_NAMESPACE, Scene, scene},
+    world::{Scene, scene},
 };
 use serde_json::{Value, json};
 
 use crate::{hello::HELLO, probe::CONFIG};
-
-const LEASE: &str = "coordination.k8s.io/v1/Lease";
 
 /// A scene whose hosts reach the API server through a proxy.
 pub struct Stage<'a> {
@@ -66,13 +65,9 @@ impl<'a> Stage<'a> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner).clone().expect("no host was started")
     }
 
-    /// Another host in the place of one that was killed, without rules. Its lease is given back for it: that it expires is
-    /// shown elsewhere.
+    /// Another host in the place of one that was killed, without rules.
     pub async fn again(&self) -> Result<Arc<Host>> {
-        self.host().kill()?;
-        let free = json!({ "spec": { "holderIdentity": "" } });
-        let lease = format!("reef-{}", self.scene.namespace);
-        self.scene.cluster().patch(LEASE, HOST_NAMESPACE, &lease, "", &free).await?;
+        self.scene.kill(&self.host()).await?;
         self.proxy.script([""; 0])?;
         self.start().await
     }

@@ -69,6 +69,30 @@ fn a_plugin_that_loses_its_rights_says_so_stops_and_goes_on_when_it_has_them_aga
     });
 }
 
+/// Its rights are not looked at again within this test: what an object cannot say itself, its Plugin says.
+///
+/// Promises: O1, W11
+/// Breaks it: a failure that is told nowhere because the object may not be written.
+#[test]
+fn why_an_object_can_no_longer_be_written_stands_on_its_plugin() {
+    scene("speechless", async |scene: &Scene<'_>| {
+        let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
+        let seldom = Options { flags: vec!["--recheck-period=1h".into()], ..scene.options() };
+        scene.host_with(&seldom).await?;
+        hello::install(scene).await?;
+        hello::says(scene, "before").await?;
+        cluster.delete(BINDING, namespace, "hello").await?;
+        let told = || async {
+            let edited = hello::set(scene, &format!("{:?}", std::time::Instant::now())).await;
+            let plugin = cluster.get(PLUGIN, namespace, "hello").await.ok().flatten().unwrap_or_default();
+            let named = &plugin["status"]["failing"]["objects"][0];
+            let says = |part: &str| named["message"].as_str().is_some_and(|message| message.contains(part));
+            edited.is_ok() && named["name"] == "greeting" && named["reason"] == "Forbidden" && says("add to a Role")
+        };
+        probe::until("the Plugin says which rule is missing", told).await
+    });
+}
+
 /// Promises: L2, L3, L4
 /// Breaks it: a component that cannot run, or may not, in the place of one that does.
 #[test]

@@ -12,16 +12,25 @@
 
 mod bed;
 mod cache;
+mod commands;
+mod config_history;
+mod database;
+mod examples;
 mod faults;
 mod hello;
 mod identity;
 mod leadership;
 mod life;
+mod model;
 mod operability;
 mod plan;
 mod probe;
 mod queue;
 mod reader;
 mod reads;
+mod removal;
+mod rights;
 mod sandbox;
+mod sources;
+mod trust;
 mod website;

@@ -5,9 +5,11 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 use reef_tests::{
     cluster::condition,
+    host::message,
     paths,
     world::{Scene, scene},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -58,9 +60,9 @@ fn with_kubectl_alone_an_admin_sees_how_each_plugin_is_and_what_fails_and_why() 
         ensure!(row(&table, "nothing")?.get(..3) == Some(&["nothing", "False", "SourceFailed"]), "{table}");
 
         let conditions = kubectl(scene, &["get", "plugin", "hello", "-o", "jsonpath={.status.conditions[*].type}"])?;
-        ensure!(conditions == "Resolved Compiled Authorized Ready", "{conditions}");
+        ensure!(conditions == "Resolved Verified Compiled Authorized Ready", "{conditions}");
         let statuses = kubectl(scene, &["get", "plugin", "hello", "-o", "jsonpath={.status.conditions[*].status}"])?;
-        ensure!(statuses == "True True True True", "{statuses}");
+        ensure!(statuses == "True True True True True", "{statuses}");
 
         probe::set(scene, "sound", json!({})).await?;
         probe::reconciled(scene, "sound").await?;
@@ -73,6 +75,46 @@ fn with_kubectl_alone_an_admin_sees_how_each_plugin_is_and_what_fails_and_why() 
         ensure!(named["message"].as_str().is_some_and(|message| message.contains("the disk is full")), "{failing}");
         let probes = kubectl(scene, &["get", "probes"])?;
         ensure!(row(&probes, "broken")?.get(1..3) == Some(&["terminal", "AskedToEnd"]), "{probes}");
+        Ok(())
+    });
+}
+
+/// A line of the log of a reconcile; a name that comes twice does not parse.
+#[derive(Deserialize)]
+struct Line {
+    level: String,
+    message: String,
+    error: String,
+    span: Span,
+}
+
+#[derive(Deserialize)]
+struct Span {
+    name: String,
+    plugin: String,
+    kind: String,
+    namespace: String,
+    object: String,
+    reconcile_id: String,
+}
+
+/// Promises: O1
+/// Breaks it: a line that is not JSON, has a name twice, or does not say whose object failed and why.
+#[test]
+fn the_log_says_in_json_what_failed_of_whom_and_why() {
+    scene("log", async |scene: &Scene<'_>| {
+        probe::install(scene).await?;
+        let host = scene.host().await?;
+        probe::set(scene, "broken", json!({ "mode": "terminal", "text": "the disk is full" })).await?;
+        host.wait_for_log("has failed", |line| message(line) == "reconcile failed").await?;
+        let log = std::fs::read_to_string(host.log_path())?;
+        let line = log.lines().find(|line| line.contains("reconcile failed")).context("no such line")?;
+        let line: Line = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        ensure!((line.level.as_str(), line.message.as_str()) == ("WARN", "reconcile failed"), "{log}");
+        ensure!(line.error.contains("the disk is full"), "{log}");
+        let Span { name, plugin, kind, namespace, object, reconcile_id } = line.span;
+        ensure!(name == "reconcile" && plugin == format!("{}/probe", scene.namespace) && kind == probe::PROBE, "{log}");
+        ensure!(namespace == scene.namespace && object == "broken" && reconcile_id.len() == 16, "{log}");
         Ok(())
     });
 }
@@ -305,7 +347,7 @@ fn an_answer_that_is_no_json_or_no_known_word_says_what_is_wrong_and_others_go_o
             ("object", &["write 1: its object is not JSON", "line 1 column 3"]),
             ("list", &["write 1: its object is an array and must be a JSON object"]),
             ("options", &["options is not JSON"]),
-            ("option", &["option `colour` is unknown: the options are keep"]),
+            ("option", &["option `colour` is unknown: verb `own` has keep"]),
             ("verb", &["verb `bless` is unknown: use one of own"]),
             ("status", &["the status is an array and must be a JSON object"]),
         ];

@@ -11,12 +11,19 @@ use serde_json::{Value, json};
 
 use crate::probe;
 
+mod delete;
+mod events;
 mod fights;
+mod keep;
 mod kinds;
+mod order;
+mod patch;
+mod planner;
+mod reports;
 mod revisions;
 mod shared;
 mod steady;
-mod writer;
+pub mod writer;
 
 /// What Reef has written of a ConfigMap since the scene began, refused or not.
 fn writes_of(scene: &Scene<'_>, name: &str) -> Result<Vec<Request>> {

@@ -2,11 +2,13 @@
 //!
 //! There is no kubelet: the tests say of the pods that they are ready.
 
+mod revisions;
+
 use anyhow::{Context, Result, ensure};
 use reef_tests::{
     cluster::{HANG_BOUND, condition},
-    paths,
-    world::{Scene, scene},
+    control_plane::Setup,
+    world::{Scene, scene, scene_apart},
 };
 use serde_json::{Value, json};
 
@@ -25,12 +27,7 @@ const CHILDREN: [&str; 4] = [CONFIG, DEPLOYMENT, SERVICE, INGRESS];
 
 /// Installs the plugin from its own manifests, as an admin would.
 async fn install(scene: &Scene<'_>, settings: Option<Value>) -> Result<()> {
-    let dir = paths::checkout().join("plugins/website");
-    scene.world.apply_file("", &dir.join("crd.yaml")).await?;
-    let served = || async { scene.cluster().list(WEBSITE, &scene.namespace).await.is_ok() };
-    probe::until("the API server serves Websites", served).await?;
-    scene.apply(&std::fs::read_to_string(dir.join("rbac.yaml"))?).await?;
-    scene.place("website.wasm", &hello::component("website")?)?;
+    hello::install_example(scene, "website", &[("crd.yaml", WEBSITE)]).await?;
     configure(scene, settings).await
 }
 
@@ -65,17 +62,7 @@ async fn children(scene: &Scene<'_>) -> Result<Vec<&'static str>> {
 
 /// Waits until the site says so of its present generation.
 async fn says(scene: &Scene<'_>, name: &str, status: &str, reason: &str) -> Result<Value> {
-    let said = |site: Option<&Value>| {
-        let generation = site.map(|site| &site["metadata"]["generation"]);
-        condition(site, name)
-            .is_some_and(|c| c["status"] == status && c["reason"] == reason && Some(&c["observedGeneration"]) == generation)
-    };
-    let what = format!("says {name}={status}, {reason} of its generation");
-    scene.cluster().wait(WEBSITE, &scene.namespace, "web", &what, said).await
-}
-
-fn sentence(site: &Value, name: &str) -> String {
-    condition(Some(site), name).and_then(|c| c["message"].as_str()).unwrap_or_default().to_owned()
+    hello::object_says(scene, WEBSITE, "web", (name, status, reason)).await
 }
 
 /// Plays kubelet until the site says that it is ready.
@@ -221,7 +208,7 @@ fn while_a_quota_refuses_a_child_nothing_is_pruned_and_the_site_says_what_it_wai
         cluster.delete(SERVICE, namespace, "web").await?;
         set(scene, json!({ "html": "<p>two", "exposed": true })).await?;
         let waiting = says(scene, "Reconciled", "False", "QuotaExceeded").await?;
-        let said = sentence(&waiting, "Reconciled");
+        let said = hello::sentence(&waiting, "Reconciled");
         hello::has(&said, &["v1/Service", "/web", "exceeded quota: small", "services=1"])?;
         ensure!(children(scene).await? == [CONFIG, DEPLOYMENT, INGRESS], "pruned while the plan could not be carried out");
 
@@ -250,7 +237,10 @@ fn while_a_quota_refuses_the_pods_the_site_waits_and_keeps_what_it_has() {
         says(scene, "Reconciled", "Unknown", "Pending").await?;
         set(scene, json!({ "html": "<p>one" })).await?;
         let waiting = says(scene, "Reconciled", "Unknown", "Pending").await?;
-        hello::has(&sentence(&waiting, "Reconciled"), &["the Deployment cannot make its pods: exceeded quota: small", "pods=1"])?;
+        hello::has(
+            &hello::sentence(&waiting, "Reconciled"),
+            &["the Deployment cannot make its pods: exceeded quota: small", "pods=1"],
+        )?;
         ensure!(children(scene).await? == [CONFIG, DEPLOYMENT, SERVICE], "pruned while it waits");
 
         quota(scene, "pods", 5, 0, &pod).await?;
@@ -280,7 +270,7 @@ fn a_page_that_fits_into_no_config_map_is_terminal_and_changes_nothing() {
         set(scene, json!({ "html": "€".repeat(400_000) })).await?;
         says(scene, "Ready", "False", "PageTooLarge").await?;
         let site = says(scene, "Reconciled", "False", "PageTooLarge").await?;
-        hello::has(&sentence(&site, "Reconciled"), &["spec.html has 1200000 bytes: a page has at most 1032192"])?;
+        hello::has(&hello::sentence(&site, "Reconciled"), &["spec.html has 1200000 bytes: a page has at most 1032192"])?;
         let after = (child(scene, CONFIG).await?, child(scene, DEPLOYMENT).await?.map(|d| d["spec"].clone()));
         ensure!(before == after, "the children were touched");
         let terminal = probe::reconciles(scene, &host, "website", Some("terminal_error")).await?;
@@ -307,19 +297,19 @@ fn what_changed_while_the_host_was_down_is_made_good_and_then_nothing_is_written
         bring_up(scene).await?;
         let class = |object: Option<&Value>| object.is_some_and(|object| object["spec"]["ingressClassName"] == "blue");
         cluster.wait(INGRESS, namespace, "web", "has its class", class).await?;
-        host.kill()?;
+        scene.kill(&host).await?;
         configure(scene, None).await?;
         let host = scene.host().await?;
         let none = |object: Option<&Value>| object.is_some_and(|object| object["spec"]["ingressClassName"].is_null());
         cluster.wait(INGRESS, namespace, "web", "has no class any more", none).await?;
-        host.kill()?;
+        scene.kill(&host).await?;
 
         cluster.delete(CONFIG, namespace, "web").await?;
         set(scene, json!({ "html": "<p>one" })).await?;
         let host = scene.host().await?;
         says(scene, "Ready", "True", "Serving").await?;
         ensure!(children(scene).await? == [CONFIG, DEPLOYMENT]);
-        host.kill()?;
+        scene.kill(&host).await?;
 
         let mark = scene.world.audit.mark(cluster).await?;
         let host = scene.host().await?;
@@ -330,4 +320,54 @@ fn what_changed_while_the_host_was_down_is_made_good_and_then_nothing_is_written
         ensure!(lines.is_empty(), "a steady state was written:\n{}", lines.join("\n"));
         Ok(())
     });
+}
+
+/// With the admission plugin that asks for the right to block an owner's deletion: the host's references do not block, so an
+/// account needs no such right. That the plugin is on is seen by a reference that does.
+///
+/// Promises: W2, W3
+/// Breaks it: owner references with `blockOwnerDeletion`.
+#[test]
+fn an_api_server_that_guards_owner_references_lets_a_site_have_its_children() {
+    scene_apart(
+        "owner-guard",
+        Setup { apiserver: &["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"], ..Setup::default() },
+        async |scene: &Scene<'_>| {
+            let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
+            let host = scene.host().await?;
+            install(scene, None).await?;
+            set(scene, json!({ "html": "<p>one", "exposed": true, "hostName": "web.example.com" })).await?;
+            let site = says(scene, "Reconciled", "True", "Reconciled").await?;
+            ensure!(children(scene).await? == CHILDREN);
+
+            let owner = json!({ "apiVersion": "demo.reef.dev/v1", "kind": "Website", "name": "web", "uid": site["metadata"]["uid"],
+            "blockOwnerDeletion": true });
+            let mut blocking = probe::config("blocking", json!({}));
+            blocking["metadata"]["ownerReferences"] = json!([owner]);
+            let request = http::Request::post(cluster.path(CONFIG, namespace, None).await?)
+                .header("content-type", "application/json")
+                .header("impersonate-user", format!("system:serviceaccount:{namespace}:website"))
+                .body(serde_json::to_vec(&blocking)?)?;
+            match cluster.client().request::<Value>(request).await {
+                Err(kube::Error::Api(status)) => hello::has(&status.message, &["blockOwnerDeletion"])?,
+                other => anyhow::bail!("the admission plugin is not on: {other:?}"),
+            }
+
+            scene.kill(&host).await?;
+            let mark = scene.world.audit.mark(cluster).await?;
+            let second = scene.host().await?;
+            probe::reconciles_reach(scene, &second, "website", Some("success"), 1).await?;
+            let _ = scene.world.audit.mark(cluster).await?;
+            let written = scene.world.audit.writes(mark, namespace)?;
+            let lines: Vec<String> = written.iter().map(|write| write.line()).collect();
+            ensure!(lines.is_empty(), "in a steady state was written:\n{}", lines.join("\n"));
+            set(scene, json!({ "html": "<p>one" })).await?;
+            let gone = |object: Option<&Value>| object.is_none();
+            for kind in [SERVICE, INGRESS] {
+                cluster.wait(kind, namespace, "web", "is gone", gone).await?;
+            }
+            ensure!(children(scene).await? == [CONFIG, DEPLOYMENT]);
+            Ok(())
+        },
+    );
 }

@@ -116,6 +116,11 @@ impl Watch {
         self.state.read().last_error.clone()
     }
 
+    /// Whether what is in the store is served.
+    pub fn is_readable(&self) -> bool {
+        self.state.read().readable()
+    }
+
     /// The watch is established.
     pub fn is_well(&self) {
         self.state.write().last_error = None;

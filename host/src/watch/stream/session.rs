@@ -228,7 +228,7 @@ impl Session<'_> {
                 () = due(relist) => return Err(End::Again("the regular check is due".into())),
             };
             let line = line.map_err(|_| End::Failed(format!("nothing came for {:?}, not even a bookmark", options.idle)))?;
-            let event = self.parse(&line.ok_or(End::Closed)??)?;
+            let event = self.parse(&line.ok_or(End::Closed)?.map_err(cut)?)?;
             if let Event::Listed(version) = event {
                 if std::mem::take(&mut listing) {
                     self.end_list(version)?;
@@ -276,6 +276,14 @@ impl Session<'_> {
         let pairs: Vec<String> = query.map(|(name, value)| format!("{name}={}", escape(value))).collect();
         let uri = format!("{}?{}", resource.path(&scope.namespace, None, None), pairs.join("&"));
         Request::get(&uri).body(Vec::new()).map_err(|e| End::Failed(format!("`{uri}` is not a path that can be asked for: {e}")))
+    }
+}
+
+/// A server that has answered and then breaks off is not away: if it does so again and again, a list may still come through.
+fn cut(error: ApiError) -> End {
+    match error {
+        ApiError::Unreachable(message) => End::Failed(message),
+        error => error.into(),
     }
 }
 

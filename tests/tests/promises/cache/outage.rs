@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use reef_tests::{
     audit::Request,
+    control_plane::Setup,
     host::{field, message},
     world::{Scene, scene_apart},
 };
@@ -27,7 +28,7 @@ fn requests(scene: &Scene<'_>, resource: &str, verb: &str) -> Result<Vec<Request
 /// Breaks it: a list that is believed at once, or compared with nothing.
 #[test]
 fn what_vanished_during_an_outage_is_confirmed_and_then_its_owners_are_woken() {
-    scene_apart("outage", &[], async |scene: &Scene<'_>| {
+    scene_apart("outage", Setup::default(), async |scene: &Scene<'_>| {
         let (plane, cluster, namespace) = (&scene.world.plane, scene.cluster(), &*scene.namespace);
         probe::install(scene).await?;
         let host = scene.host().await?;
@@ -75,31 +76,36 @@ fn what_vanished_during_an_outage_is_confirmed_and_then_its_owners_are_woken() {
 /// Breaks it: a streaming list without another way.
 #[test]
 fn a_server_that_streams_no_lists_is_read_in_pages() {
-    scene_apart("no-watchlist", &["--feature-gates=WatchList=false"], async |scene: &Scene<'_>| {
-        let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
-        for some in (0..1100).collect::<Vec<u32>>().chunks(110) {
-            let create =
-                async |n: &u32| cluster.create(namespace, &probe::config(&format!("c{n}"), json!({ "n": n.to_string() }))).await;
-            futures::future::try_join_all(some.iter().map(create)).await?;
-        }
-        probe::install(scene).await?;
-        let host = scene.host().await?;
-        probe::ready(scene, "probe").await?;
-        let labels = [("kind", probe::CONFIG), ("namespace", namespace)];
-        let kept = host.metrics().await?.sum("reef_cache_objects", &labels);
-        ensure!(kept == 1101.0, "{kept} ConfigMaps are kept; there are 1,100 and the one that every namespace has");
-        let lists = requests(scene, "configmaps", "list")?;
-        let pages: Vec<&str> = lists.iter().map(|r| &*r.uri).collect();
-        ensure!(pages.len() == 3 && pages.iter().all(|uri| uri.contains("limit=500")), "pages: {pages:#?}");
-        let all = scene.world.audit.all()?;
-        let streams = all.iter().filter(|r| r.is_by_reef() && r.uri.contains("sendInitialEvents")).count();
-        let refused = host.log().iter().filter(|line| message(line).starts_with("the API server streams no lists")).count();
-        ensure!(refused == 1, "said {refused} times");
-        ensure!(streams <= 5, "asked {streams} times for what it does not do");
-        probe::set(scene, "o", json!({ "text": "one", "children": ["c7777"] })).await?;
-        probe::config_says(scene, "c7777", "text", "one").await?;
-        cluster.delete(probe::CONFIG, namespace, "c7777").await?;
-        let again = |object: Option<&Value>| object.is_some();
-        cluster.wait(probe::CONFIG, namespace, "c7777", "is there again", again).await.map(drop)
-    });
+    scene_apart(
+        "no-watchlist",
+        Setup { apiserver: &["--feature-gates=WatchList=false"], ..Setup::default() },
+        async |scene: &Scene<'_>| {
+            let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
+            for some in (0..1100).collect::<Vec<u32>>().chunks(110) {
+                let create = async |n: &u32| {
+                    cluster.create(namespace, &probe::config(&format!("c{n}"), json!({ "n": n.to_string() }))).await
+                };
+                futures::future::try_join_all(some.iter().map(create)).await?;
+            }
+            probe::install(scene).await?;
+            let host = scene.host().await?;
+            probe::ready(scene, "probe").await?;
+            let labels = [("kind", probe::CONFIG), ("namespace", namespace)];
+            let kept = host.metrics().await?.sum("reef_cache_objects", &labels);
+            ensure!(kept == 1101.0, "{kept} ConfigMaps are kept; there are 1,100 and the one that every namespace has");
+            let lists = requests(scene, "configmaps", "list")?;
+            let pages: Vec<&str> = lists.iter().map(|r| &*r.uri).collect();
+            ensure!(pages.len() == 3 && pages.iter().all(|uri| uri.contains("limit=500")), "pages: {pages:#?}");
+            let all = scene.world.audit.all()?;
+            let streams = all.iter().filter(|r| r.is_by_reef() && r.uri.contains("sendInitialEvents")).count();
+            let refused = host.log().iter().filter(|line| message(line).starts_with("the API server streams no lists")).count();
+            ensure!(refused == 1, "said {refused} times");
+            ensure!(streams <= 5, "asked {streams} times for what it does not do");
+            probe::set(scene, "o", json!({ "text": "one", "children": ["c7777"] })).await?;
+            probe::config_says(scene, "c7777", "text", "one").await?;
+            cluster.delete(probe::CONFIG, namespace, "c7777").await?;
+            let again = |object: Option<&Value>| object.is_some();
+            cluster.wait(probe::CONFIG, namespace, "c7777", "is there again", again).await.map(drop)
+        },
+    );
 }

@@ -136,7 +136,7 @@ fn an_object_that_is_too_deep_to_decode_fails_alone_and_is_named() {
             ensure!(metrics.sum("reef_plugin_failing_objects", &failing) == 1.0);
             let kept = metrics.sum("reef_cache_objects", &[("kind", probe::PROBE), ("namespace", namespace)]);
             ensure!(kept == 2.0, "{kept} of 2 objects are kept");
-            host.kill()?;
+            scene.kill(&host).await?;
             host = scene.host().await?;
         }
         Ok(())

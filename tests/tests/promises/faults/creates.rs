@@ -1,4 +1,4 @@
-//! Creates whose answers are lost.
+//! Creates whose answers are lost, and deletions that are refused on the way.
 
 use anyhow::ensure;
 use reef_tests::host::field;
@@ -6,7 +6,7 @@ use reef_tests::host::field;
 use super::{Stage, behind_proxy, greeted, hello, no_orphans, uid};
 use crate::{
     hello::{self as hellos, HELLO},
-    probe::CONFIG,
+    probe::{self, CONFIG},
 };
 
 /// The create is carried out and the host does not learn of it, in five ways; once the event of it comes at once, and once it
@@ -60,5 +60,25 @@ fn a_create_whose_answer_was_lost_is_recognised() {
         no_orphans(scene, HELLO).await?;
         let objects = scene.cluster().list(HELLO, &scene.namespace).await?.len();
         stage.a_round_writes_nothing("hello", objects as u64).await
+    });
+}
+
+/// A child that left the plan is to be deleted, and somebody between host and API server says 409 for it.
+///
+/// Promises: W3
+/// Breaks it: taking a conflict for the proof that another object has the name by now.
+#[test]
+fn a_deletion_that_was_refused_on_the_way_is_made_again() {
+    behind_proxy("refused-deletion", &[], async |stage: &Stage<'_>| {
+        let scene = stage.scene;
+        probe::install(scene).await?;
+        stage.start().await?;
+        probe::set(scene, "p", serde_json::json!({ "children": ["stays", "leaves"] })).await?;
+        probe::reconciled(scene, "p").await?;
+        stage.proxy.script(["delete configmaps named leaves #1: answer 409 before"])?;
+        probe::set(scene, "p", serde_json::json!({ "children": ["stays"] })).await?;
+        probe::config_gone(scene, "leaves").await?;
+        ensure!(stage.proxy.count("answer 409 before") == 1, "{:?}", stage.proxy.faults());
+        probe::reconciled(scene, "p").await.map(drop)
     });
 }

@@ -1,7 +1,7 @@
 //! Watches that are cut, repeat themselves, come in the wrong order, fall silent or have to start over.
 
 use anyhow::{Context, Result, ensure};
-use reef_tests::{state::State, world::Scene};
+use reef_tests::{host::message, state::State, world::Scene};
 use serde_json::json;
 
 use super::{Stage, behind_proxy, greeted, hello, no_orphans, uid};
@@ -149,5 +149,102 @@ fn what_vanished_while_the_watch_was_down_wakes_its_owners() {
         greeted(scene, "h-0", "again").await?;
         no_orphans(scene, HELLO).await?;
         stage.a_round_writes_nothing("hello", 15).await
+    });
+}
+
+/// A proxy on the way lets lists through and breaks off every watch before its first event; edits arrive all the same.
+///
+/// Promises: C3
+/// Breaks it: taking a server that breaks off for one that is away, and resuming for ever.
+#[test]
+fn where_no_watch_gets_to_its_first_event_lists_bring_the_news() {
+    behind_proxy("no-events", &["--request-timeout=2s"], async |stage: &Stage<'_>| {
+        let scene = stage.scene;
+        hellos::install(scene).await?;
+        stage.start().await?;
+        hello(scene, "a", "one").await?;
+        greeted(scene, "a", "one").await?;
+        stage.proxy.script(["watch hellos: events #1+ cut"])?;
+        stage.proxy.cut();
+        for text in ["two", "three"] {
+            hello(scene, "a", text).await?;
+            crate::probe::config_says(scene, "a", "text", text).await?;
+        }
+        ensure!(stage.proxy.count("event cut") > 0, "{:?}", stage.proxy.faults());
+        Ok(())
+    });
+}
+
+/// An API server that has just started refuses everybody for a moment, until it has read who may what.
+///
+/// Promises: C3, R5
+/// Breaks it: giving up a copy at the first 403.
+#[test]
+fn a_refusal_in_passing_takes_no_cache_away() {
+    behind_proxy("refused-once", &[], async |stage: &Stage<'_>| {
+        let scene = stage.scene;
+        hellos::install(scene).await?;
+        stage.start().await?;
+        hello(scene, "a", "one").await?;
+        greeted(scene, "a", "one").await?;
+        stage.proxy.script(["watch hellos #1: answer 403 before", "watch hellos #2: answer 403 before"])?;
+        stage.proxy.cut();
+        hello(scene, "a", "two").await?;
+        greeted(scene, "a", "two").await?;
+        ensure!(stage.proxy.count("answer 403 before") == 2, "{:?}", stage.proxy.faults());
+        let plugin = scene.cluster().get(crate::probe::PLUGIN, &scene.namespace, "hello").await?.context("no Plugin")?;
+        let events = scene.cluster().list("events.k8s.io/v1/Event", &scene.namespace).await?;
+        let told: Vec<_> = events.iter().filter(|event| event["reason"] == "Forbidden").collect();
+        ensure!(told.is_empty(), "{told:?}\n{plugin}");
+        Ok(())
+    });
+}
+
+/// A server that cannot stream lists answers the first list after a 410 with half of what is there: that is not believed, no
+/// child is deleted, made again or changed, and edits of what the list had lacked are carried out.
+///
+/// Promises: C10
+/// Breaks it: believing a list that lacks much of what was there at once.
+#[test]
+fn a_list_that_lacks_most_of_what_was_there_is_asked_for_again_before_it_is_believed() {
+    behind_proxy("lying-lists", &[], async |stage: &Stage<'_>| {
+        let scene = stage.scene;
+        hellos::install(scene).await?;
+        let host = stage.start().await?;
+        let names: Vec<String> = (0..30).map(|i| format!("h-{i}")).collect();
+        let mut children = Vec::new();
+        for name in &names {
+            hello(scene, name, "here").await?;
+        }
+        for name in &names {
+            greeted(scene, name, "here").await?;
+            children.push(uid(scene, CONFIG, name).await?);
+        }
+        let mark = scene.world.audit.mark(scene.cluster()).await?;
+        stage.proxy.script([
+            "watch hellos #1: answer 410 before",
+            "watch hellos #2: answer 400 before",
+            "list hellos #1: list halved",
+        ])?;
+        stage.proxy.cut();
+        let doubted = || async {
+            let log = host.log();
+            log.iter().filter(|line| message(line).starts_with("a list lacks more than a fifth")).count() == 1
+        };
+        crate::probe::until("the list was doubted", doubted).await?;
+        // It sorts behind the others, so it was not in that list.
+        hello(scene, "h-9", "still").await?;
+        greeted(scene, "h-9", "still").await?;
+        ensure!(stage.proxy.count("list halved") == 1, "{:?}", stage.proxy.faults());
+        for (name, child) in names.iter().zip(&children) {
+            ensure!(uid(scene, CONFIG, name).await? == *child, "{name} has another child now");
+        }
+        let _ = scene.world.audit.mark(scene.cluster()).await?;
+        let written = scene.world.audit.writes(mark, &scene.namespace)?;
+        // The Plugin says that its requests were turned away, and has an event.
+        let objects = |line: &String| (line.contains(" hellos ") || line.contains(" configmaps ")) && !line.contains("h-9");
+        let others: Vec<String> = written.iter().map(|write| write.line()).filter(objects).collect();
+        ensure!(others.is_empty(), "what had only vanished from lists was written:\n{}", others.join("\n"));
+        Ok(())
     });
 }

@@ -87,7 +87,7 @@ fn kinds_without_a_status_are_reconciled_and_their_failures_told_on_the_plugin_a
         }
         let none = |object: Option<&Value>| object.is_some_and(|plugin| plugin["status"]["failing"].is_null());
         cluster.wait(probe::PLUGIN, namespace, "plain", "has no failing objects any more", none).await?;
-        host.kill()?;
+        scene.kill(&host).await?;
         let mark = scene.world.audit.mark(cluster).await?;
         let second = scene.host().await?;
         // Also the one that every namespace has.

@@ -64,7 +64,7 @@ fn kinds_that_a_former_revision_owned_are_pruned_until_nothing_of_them_is_left()
             probe::reconciled(scene, name).await?;
         }
         owned_kinds(scene, json!([DEPLOYMENT, "v1/ConfigMap"])).await?;
-        host.kill()?;
+        scene.kill(&host).await?;
         let finalizers = |list: Value| json!({ "metadata": { "finalizers": list } });
         cluster.patch(DEPLOYMENT, namespace, "held", "", &finalizers(json!(["test.reef.dev/hold"]))).await?;
         let probes = "{ apiGroups: [test.reef.dev], resources: [probes, probes/status], verbs: [get, list, watch, patch] }, \
@@ -87,7 +87,7 @@ fn kinds_that_a_former_revision_owned_are_pruned_until_nothing_of_them_is_left()
         let going = |object: Option<&Value>| object.is_some_and(|o| !o["metadata"]["deletionTimestamp"].is_null());
         cluster.wait(DEPLOYMENT, namespace, "held", "is being deleted", going).await?;
         // Once more from the beginning: what is left is known from the status alone.
-        host.kill()?;
+        scene.kill(&host).await?;
         let _third = scene.host_with(&quickly(scene)).await?;
         probe::ready(scene, "probe").await?;
         owned_kinds(scene, json!([DEPLOYMENT, "v1/ConfigMap", "v1/Secret"])).await?;
@@ -127,7 +127,7 @@ fn a_revision_that_takes_children_from_many_objects_is_held_until_it_is_confirme
         }
         ensure!(children().await? == OBJECTS, "{} of {OBJECTS} children are left", children().await?);
 
-        host.kill()?;
+        scene.kill(&host).await?;
         let _second = scene.host_with(&quickly(scene)).await?;
         probe::ready(scene, "probe").await?;
         let all_known = |plugin: Option<&Value>| {

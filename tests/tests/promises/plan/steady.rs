@@ -63,7 +63,7 @@ fn a_webhook_that_changes_what_is_written_and_string_data_do_not_disturb_the_ste
         ensure!(meddled(Some(&secret)) && secret["data"]["text"] == "bWVkZGxlZA==", "the webhook was not in the way: {secret}");
         ensure!(secret["data"]["round"] == "c2Vjb25k", "{secret}");
 
-        host.kill()?;
+        scene.kill(&host).await?;
         let mark = scene.world.audit.mark(cluster).await?;
         let second = scene.host().await?;
         probe::reconciles_reach(scene, &second, "writer", Some("success"), 5).await?;
@@ -104,7 +104,7 @@ fn a_field_that_was_dropped_while_the_host_was_down_is_gone_afterwards() {
         }
         set("changed", json!({ "a": "2", "b": "2" })).await?;
         probe::reconciled(scene, "changed").await?;
-        host.kill()?;
+        scene.kill(&host).await?;
         for owner in ["created", "changed", "shared"] {
             let theirs = json!({ "data": { "theirs": "1" } });
             cluster.patch(probe::CONFIG, namespace, &format!("of-{owner}"), "", &theirs).await?;

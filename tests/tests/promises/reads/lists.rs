@@ -130,7 +130,7 @@ fn a_list_from_a_cache_that_is_being_filled_never_looks_short() {
             host.wait_for_log("has answered all five", |_| reader::counts(&host).len() >= 5).await?;
             let counts = reader::counts(&host);
             ensure!(counts.iter().all(|count| *count == OBJECTS.to_string()), "lists of {counts:?} objects");
-            host.kill()?;
+            scene.kill(&host).await?;
         }
         Ok(())
     });

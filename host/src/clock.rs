@@ -1,5 +1,7 @@
 //! The time as Kubernetes writes it.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 
 /// `2026-01-01T00:00:00Z`, as in conditions.
@@ -10,6 +12,11 @@ pub fn seconds() -> String {
 /// `2026-01-01T00:00:00.000000Z`, as in events.
 pub fn micros() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// How long ago that was; nothing if it is yet to come.
+pub fn elapsed(since: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
 }
 
 #[cfg(test)]

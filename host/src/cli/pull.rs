@@ -1,0 +1,106 @@
+//! `reef pull`: the component of an artifact into a file, checked against its digests.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use anyhow::{Context as _, anyhow, ensure};
+use clap::{Args, ValueHint};
+use serde_json::json;
+
+use super::{
+    output::{self, Format},
+    remote::{self, RemoteArgs},
+};
+use crate::source::{
+    SourceError, is_component,
+    layout::LayoutError,
+    oci::{self, Artifact},
+    reference::Reference,
+    registry::Registry,
+};
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// What to pull, as in `registry.example/team/hello:1.2.0` or `…@sha256:…`.
+    reference: Reference,
+    /// The file to write, or to replace. Default: the last part of the name with `.wasm`, which must not be there.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
+    /// Print what was pulled for programs.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+pub fn run(args: &PullArgs) -> anyhow::Result<()> {
+    let reference = &args.reference;
+    let path = match &args.output {
+        Some(path) => path.clone(),
+        None => {
+            let name = reference.repository.rsplit('/').next().unwrap_or_default();
+            let path = PathBuf::from(format!("{name}.wasm"));
+            ensure!(!path.exists(), "{} is there already: name a file with -o", path.display());
+            path
+        }
+    };
+    let (artifact, bytes) = fetch(&args.remote, reference)?;
+    write(&path, &bytes)?;
+    let pinned = reference.pinned(artifact.top.digest).to_string();
+    let shown = path.display().to_string();
+    match args.format {
+        Some(format) => output::print_as(
+            format,
+            &json!({
+                "reference": reference.to_string(),
+                "pinned": pinned,
+                "manifest": artifact.top.digest.to_string(),
+                "component": artifact.digest.to_string(),
+                "size": bytes.len(),
+                "path": shown,
+            }),
+        ),
+        None => output::print(&output::rows(&[
+            ("pulled", reference.to_string()),
+            ("pinned", pinned),
+            ("component", artifact.digest.to_string()),
+            ("path", shown),
+        ])),
+    }
+}
+
+/// The component of an artifact, with whatever credentials open it.
+pub fn fetch(remote: &RemoteArgs, reference: &Reference) -> anyhow::Result<(Artifact, bytes::Bytes)> {
+    remote::block_on(async {
+        let mut last = None;
+        for registry in remote.open(reference)? {
+            match pull(&registry, reference).await {
+                Err(SourceError::Registry { image, error }) if error.is_about_credentials() => {
+                    last = Some(SourceError::Registry { image, error });
+                }
+                other => return other.map_err(remote::plain),
+            }
+        }
+        Err(last.map_or_else(|| anyhow!("{reference}: no credentials to try"), remote::plain))
+    })
+}
+
+async fn pull(registry: &Registry, reference: &Reference) -> Result<(Artifact, bytes::Bytes), SourceError> {
+    let artifact = oci::look(registry, reference).await?;
+    let image = reference.to_string();
+    let refused = |error| SourceError::Registry { image: image.clone(), error };
+    let bytes = registry.blob(artifact.digest, artifact.size).await.map_err(refused)?;
+    is_component(&bytes).map_err(|why| SourceError::Layout { image: image.clone(), error: LayoutError::NotAComponent(why) })?;
+    Ok((artifact, bytes))
+}
+
+/// Beside it first, so that nobody ever sees half of it.
+fn write(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(failed)?;
+    file.write_all(bytes).with_context(failed)?;
+    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
+    file.as_file().set_permissions(mode).with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
+}

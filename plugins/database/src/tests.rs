@@ -1,0 +1,4 @@
+//! The functions by themselves: no cluster, no Wasm.
+
+mod backups;
+mod databases;
