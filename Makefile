@@ -65,6 +65,10 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 tools: executables ## etcd, kube-apiserver, controller-manager, kubectl, registry, crane and cosign: found, or built once from their Go modules
 	@$(TESTBED)/reef-testbed tools
 
+.PHONY: control-plane
+control-plane: executables ## Of these, what a local control plane needs: etcd, kube-apiserver, controller-manager, kubectl
+	@$(TESTBED)/reef-testbed tools --control-plane
+
 .PHONY: author
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
 	tests/scripts/author.sh --cluster
@@ -74,7 +78,8 @@ mutants: build tools ## Break Reef on purpose, one small defect at a time: the t
 	@$(TESTBED)/reef-mutants $(MUTANTS)
 
 .PHONY: bench
-bench: bench-executables components peers control-plane ## Measure Reef beside its peers, into docs/performance.md: BENCH="P9 P10", QUICK=1
+bench: bench-executables components peers ## Measure Reef beside its peers, into docs/performance.md: BENCH="P9 P10", QUICK=1
+	@CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/$(BENCH_PROFILE)/reef-testbed tools --control-plane
 	@CARGO_MANIFEST_DIR=$(CURDIR)/tests $(CARGO_TARGET_DIR)/$(BENCH_PROFILE)/reef-bench $(if $(QUICK),--quick) $(BENCH)
 
 .PHONY: bench-executables
@@ -114,7 +119,8 @@ generate: executables ## Write the generated files: the CRDs and docs/promises.m
 	@$(TESTBED)/reef-promises
 
 .PHONY: drift
-drift: executables ## Fail if a generated file is not what would be generated
+drift: executables ## Fail if a generated file is not what would be generated, or a command of this file lacks a rule
+	@$(MAKE) --no-print-directory --dry-run demo soak bench author mutants generate > /dev/null
 	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
 	@$(TESTBED)/reef-promises --check
 	@$(TESTBED)/reef-mutants --check
