@@ -303,6 +303,9 @@ pub fn measure(shared: &Shared, metrics: &Metrics, lease: &str) {
         let file = file.display().to_string();
         metrics.trust_policy.with_label_values(&[&file]).set(complaint.is_none().into());
     }
+    if let Some((file, current)) = shared.oci.registries.state() {
+        metrics.registries_file.with_label_values(&[&file.display().to_string()]).set(current.into());
+    }
     // What nobody looks at any more has no series.
     for gauges in [&metrics.scope_objects, &metrics.scope_bytes, &metrics.quarantined, &metrics.scope_synced] {
         gauges.reset();

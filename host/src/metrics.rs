@@ -83,6 +83,8 @@ table! {
         "1; the version that runs is in the label.";
     trust_policy: IntGaugeVec, "reef_trust_policy_current", ["file"],
         "1 while the newest version of the trust policy is in force, 0 while it is not valid and the one before stays.";
+    registries_file: IntGaugeVec, "reef_registries_file_current", ["file"],
+        "1 while the newest version of the registries file is in force, 0 while it is not valid and the one before stays.";
     verified: IntGaugeVec, "reef_plugin_verified", ["controller"],
         "1 while the component that a plugin asks for may run as the trust policy says, else 0.";
     failing: IntGaugeVec, "reef_plugin_failing_objects", ["controller"],

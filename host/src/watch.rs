@@ -190,8 +190,18 @@ pub struct NotSynced {
     pub kind: Kind,
     pub place: String,
     pub why: String,
-    /// It lacks only objects that do not decode: waiting does not help, a change of them does.
-    pub quarantined: bool,
+    pub gap: Gap,
+}
+
+/// What helps a cache that is not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// Time: it is being filled, and nobody is woken for that. Whoever needs it asks again.
+    Filling,
+    /// Whoever depends on anything in it is woken when it can be read.
+    Unreadable,
+    /// Only objects that do not decode are missing: a change of them.
+    Quarantined,
 }
 
 #[derive(Clone, Debug)]

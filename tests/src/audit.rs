@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::cluster::{Cluster, HANG_BOUND};
+use crate::cluster::{Cluster, hang_bound};
 
 /// One request. Timestamps are the API server's, RFC 3339 with microseconds, so they compare as text.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,7 +106,7 @@ impl AuditLog {
         let from = self.len()?;
         let request = http::Request::get(&word).body(Vec::new())?;
         cluster.client().request_text(request).await?;
-        let end = std::time::Instant::now() + HANG_BOUND;
+        let end = std::time::Instant::now() + hang_bound();
         loop {
             let ours = self.since(Mark { from, ..Mark::BEGIN })?.into_iter().find(|request| request.uri == word);
             if let Some(ours) = ours {

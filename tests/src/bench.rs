@@ -3,8 +3,10 @@
 //! A *bench* measures a few *contenders* round by round, taking turns; a round gives each contender a `Row` of figures. `record`
 //! keeps the rounds with machine, versions and commit, `page` shows medians and ratios. `rooms` measures single rooms of the
 //! host by its example `bench-rooms`; the others start whole operators (`contender`) on a real API server (`stage`) and take
-//! times and counts from its audit log: `drain` (P9, P11) and `pace` (P10), with `floor` as what no operator can beat.
+//! times and counts from its audit log: `drain` (P9, P11) and `pace` (P10), with `floor` as what no operator can beat; `cold` (P4)
+//! starts hosts with plugins from a registry.
 
+mod cold;
 mod contender;
 mod drain;
 mod floor;
@@ -49,14 +51,34 @@ pub struct Scale {
     pub hellos: usize,
     /// For how long objects are created at each pace.
     pub pace_seconds: u64,
+    /// That a host starts with.
+    pub plugins: usize,
 }
 
 impl Scale {
     fn new(quick: bool) -> Self {
         if quick {
-            return Self { rounds: 1, calls: 500, seconds: 0.3, keys: 20_000, config_maps: 1_000, hellos: 100, pace_seconds: 3 };
+            return Self {
+                rounds: 1,
+                calls: 500,
+                seconds: 0.3,
+                keys: 20_000,
+                config_maps: 1_000,
+                hellos: 100,
+                pace_seconds: 3,
+                plugins: 5,
+            };
         }
-        Self { rounds: 5, calls: 20_000, seconds: 3.0, keys: 500_000, config_maps: 20_000, hellos: 2_000, pace_seconds: 10 }
+        Self {
+            rounds: 5,
+            calls: 20_000,
+            seconds: 3.0,
+            keys: 500_000,
+            config_maps: 20_000,
+            hellos: 2_000,
+            pace_seconds: 10,
+            plugins: 200,
+        }
     }
 }
 
@@ -84,7 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn wanted(options: &Options) -> Result<Vec<&'static Bench>> {
-    let all = [&rooms::SANDBOX, &rooms::CACHE, &rooms::QUEUE, &drain::BENCH, &pace::BENCH];
+    let all = [&rooms::SANDBOX, &cold::BENCH, &rooms::CACHE, &rooms::QUEUE, &drain::BENCH, &pace::BENCH];
     for id in &options.wanted {
         let known: Vec<&str> = all.iter().flat_map(|bench| bench.ids).copied().collect();
         ensure!(known.contains(&id.as_str()), "no bench measures {id}; there are {}", known.join(", "));

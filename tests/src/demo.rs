@@ -21,7 +21,7 @@ pub use self::screen::Screen;
 use self::{screen::Line, sight::Sight};
 use crate::{
     audit::{Mark, Request},
-    cluster::HANG_BOUND,
+    cluster::hang_bound,
     control_plane::HOST_USER,
     host::{Host, Options},
     world::World,
@@ -112,7 +112,7 @@ async fn one(demo: &mut Demo, screen: Screen, number: usize) -> Result<()> {
 impl Demo {
     /// What Reef wrote in a namespace since the mark, as soon as that is all that was expected or more.
     async fn writes(&self, mark: Mark, expected: usize) -> Result<Vec<Request>> {
-        let end = Instant::now() + HANG_BOUND;
+        let end = Instant::now() + hang_bound();
         loop {
             // The mark makes sure that everything is in the log that had been answered.
             self.world.audit.mark(&self.world.cluster).await?;

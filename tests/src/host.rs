@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::HANG_BOUND,
+    cluster::hang_bound,
     control_plane::tail,
     paths,
     supervisor::{Exit, Process, Server, Supervisor},
@@ -88,8 +88,8 @@ impl Host {
     /// Waits for its end.
     pub async fn ended(&self) -> Result<Exit> {
         let process = self.process.clone();
-        let exit = tokio::task::spawn_blocking(move || process.wait_exit(HANG_BOUND)).await?;
-        exit.with_context(|| format!("the host has not ended within {} s:\n{}", HANG_BOUND.as_secs(), self.log_tail(60)))
+        let exit = tokio::task::spawn_blocking(move || process.wait_exit(hang_bound())).await?;
+        exit.with_context(|| format!("the host has not ended within {} s:\n{}", hang_bound().as_secs(), self.log_tail(60)))
     }
 
     /// Everything it has logged so far; a line that is not JSON (a panic) comes as a string.
@@ -109,7 +109,7 @@ impl Host {
 
     /// Waits for a log line. `what` completes "waited in vain until the host …".
     pub async fn wait_for_log(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
-        let end = Instant::now() + HANG_BOUND;
+        let end = Instant::now() + hang_bound();
         loop {
             let ended = self.exit();
             if let Some(line) = self.log().into_iter().find(&matches) {
@@ -119,7 +119,7 @@ impl Host {
                 bail!("the host ended ({exit:?}) before it {what}:\n{}", self.log_tail(60));
             }
             if Instant::now() > end {
-                bail!("waited {} s in vain until the host {what}:\n{}", HANG_BOUND.as_secs(), self.log_tail(60));
+                bail!("waited {} s in vain until the host {what}:\n{}", hang_bound().as_secs(), self.log_tail(60));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -127,14 +127,14 @@ impl Host {
 
     /// Waits until `/readyz` says so.
     pub async fn ready(&self) -> Result<()> {
-        let end = Instant::now() + HANG_BOUND;
+        let end = Instant::now() + hang_bound();
         loop {
             let (code, text) = self.get("/readyz?verbose").await?;
             if code == 200 {
                 return Ok(());
             }
             if Instant::now() > end {
-                bail!("the host is not ready after {} s: {text}\n{}", HANG_BOUND.as_secs(), self.log_tail(60));
+                bail!("the host is not ready after {} s: {text}\n{}", hang_bound().as_secs(), self.log_tail(60));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -34,7 +34,7 @@ use rules::Rule;
 
 use crate::{
     certificates::{Authority, Identity},
-    cluster::HANG_BOUND,
+    cluster::hang_bound,
     control_plane::{ControlPlane, kubeconfig},
 };
 
@@ -115,10 +115,10 @@ impl Proxy {
     /// Waits until so many hosts were killed.
     pub async fn killed(&self, times: u64) -> Result<()> {
         let mut killed = self.shared.killed.subscribe();
-        let reached = tokio::time::timeout(HANG_BOUND, killed.wait_for(|so_far| *so_far >= times)).await;
+        let reached = tokio::time::timeout(hang_bound(), killed.wait_for(|so_far| *so_far >= times)).await;
         match reached {
             Ok(_) => Ok(()),
-            Err(_) => Err(anyhow!("waited {} s in vain until the host was killed\n{}", HANG_BOUND.as_secs(), self.describe())),
+            Err(_) => Err(anyhow!("waited {} s in vain until the host was killed\n{}", hang_bound().as_secs(), self.describe())),
         }
     }
 

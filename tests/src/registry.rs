@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     certificates::Authority,
-    cluster::HANG_BOUND,
+    cluster::hang_bound,
     control_plane::{free_port, tail},
     paths,
     supervisor::{Process, Server, Supervisor},
@@ -206,7 +206,7 @@ fn spawn(supervisor: &Arc<Supervisor>, dir: &Path) -> Result<Process> {
 
 /// False: its port was taken.
 async fn serves(process: &Process, port: u16, dir: &Path) -> Result<bool> {
-    let end = Instant::now() + HANG_BOUND;
+    let end = Instant::now() + hang_bound();
     while Instant::now() < end {
         if process.exit().is_some() {
             let said = tail(&dir.join("registry.log"), 30);
@@ -218,5 +218,5 @@ async fn serves(process: &Process, port: u16, dir: &Path) -> Result<bool> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    bail!("the registry did not serve after {} s:\n{}", HANG_BOUND.as_secs(), tail(&dir.join("registry.log"), 30))
+    bail!("the registry did not serve after {} s:\n{}", hang_bound().as_secs(), tail(&dir.join("registry.log"), 30))
 }

@@ -2,7 +2,8 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    time::Duration,
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use super::output;
@@ -47,6 +48,22 @@ impl Progress {
             self.put("\r\x1b[2K");
         }
         self.waiting.clear();
+    }
+
+    /// Shows what is under way, unless it is done in a moment, until it is.
+    pub async fn during<T>(&mut self, text: &str, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let mut work = pin!(work);
+        loop {
+            match tokio::time::timeout(LOOK, &mut work).await {
+                Ok(done) => {
+                    self.clear();
+                    return done;
+                }
+                Err(_) if self.terminal => self.waits(&format!("{text}, {} s", began.elapsed().as_secs())),
+                Err(_) => self.waits(text),
+            }
+        }
     }
 
     fn put(&self, text: &str) {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{
     output::{self, Format},
+    progress::Progress,
     remote::{self, RemoteArgs},
 };
 use crate::source::{
@@ -71,9 +72,10 @@ pub fn run(args: &PullArgs) -> anyhow::Result<()> {
 /// The component of an artifact, with whatever credentials open it.
 pub fn fetch(remote: &RemoteArgs, reference: &Reference) -> anyhow::Result<(Artifact, bytes::Bytes)> {
     remote::block_on(async {
-        let mut last = None;
+        let (mut progress, mut last) = (Progress::new(), None);
+        let doing = format!("pulling {reference}");
         for registry in remote.open(reference)? {
-            match pull(&registry, reference).await {
+            match progress.during(&doing, pull(&registry, reference)).await {
                 Err(SourceError::Registry { image, error }) if error.is_about_credentials() => {
                     last = Some(SourceError::Registry { image, error });
                 }

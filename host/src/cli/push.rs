@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     component::Component,
     output::{self, Format},
+    progress::Progress,
     remote::{self, RemoteArgs},
 };
 use crate::{
@@ -72,9 +73,10 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
     let config = config(&component, &inspected);
     let manifest = manifest(&component, &config, annotations(args, &inspected)?);
     let pushed = remote::block_on(async {
-        let mut last = None;
+        let (mut progress, mut last) = (Progress::new(), None);
+        let doing = format!("pushing {} to {}", component.size(), reference.registry);
         for registry in args.remote.open(reference)? {
-            match push(&registry, &component, &config, &manifest, &tag).await {
+            match progress.during(&doing, push(&registry, &component, &config, &manifest, &tag)).await {
                 Err(error) if error.is_about_credentials() => last = Some(error),
                 other => return other.map_err(|error| anyhow!("{reference}: {error}")),
             }

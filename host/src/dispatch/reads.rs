@@ -12,7 +12,7 @@ use crate::{
     contract::{Query, Read, ReadError},
     identity::{Access, Api, Resource},
     names::{Account, Key, Kind, ObjectId},
-    watch::{Entry, Hub, NotSynced, Private, Scope, SyncState, Why},
+    watch::{Entry, Gap, Hub, NotSynced, Private, Scope, SyncState, Why},
 };
 
 /// How long a read waits for a cache that is being filled, before the run ends and is repeated.
@@ -112,7 +112,10 @@ impl HubReads {
 
 /// A cache that is being filled is waited for; what will not decode tomorrow either is told.
 fn unreadable(error: NotSynced) -> ReadError {
-    if error.quarantined { ReadError::Other(error.to_string()) } else { ReadError::NotSynced(error.kind) }
+    match error.gap {
+        Gap::Quarantined => ReadError::Other(error.to_string()),
+        Gap::Filling | Gap::Unreadable => ReadError::NotSynced(error.kind),
+    }
 }
 
 pub(super) fn access(

@@ -14,7 +14,10 @@ use super::{
     verb::Propagation,
     writer::Target,
 };
-use crate::{names::ObjectId, watch::Entry};
+use crate::{
+    names::ObjectId,
+    watch::{Entry, Gap},
+};
 
 impl Run<'_> {
     /// Children that are there and not planned. Those of kinds that only a former revision owned are looked for as far as
@@ -29,7 +32,11 @@ impl Run<'_> {
             if hub.owned_by(scope, &uid).is_err() {
                 self.depend(&ObjectId::new(scope.kind.clone(), &scope.namespace, &self.owner.entry.id.name), Vec::new());
             }
-            owned.extend(hub.owned_by(scope, &uid).unwrap_or_default());
+            match hub.owned_by(scope, &uid) {
+                Ok(children) => owned.extend(children),
+                Err(error) if error.gap == Gap::Filling => return Err(Failed::not_synced(error.to_string())),
+                Err(_) => {}
+            }
         }
         let mut seen = HashSet::new();
         owned.retain(|entry| is_left_over(entry, &self.author.field_manager, planned) && seen.insert(entry.uid.clone()));

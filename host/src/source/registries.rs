@@ -66,6 +66,8 @@ struct Known {
 #[derive(Debug, Clone)]
 pub struct Registries {
     known: Arc<RwLock<Arc<Known>>>,
+    /// Why the newest version of the file is not in force.
+    complaint: Arc<RwLock<Option<RegistriesError>>>,
     downloads: Downloads,
     file: Option<Arc<Path>>,
     deadline: Duration,
@@ -77,6 +79,7 @@ impl Registries {
         let known = Known::read(file, deadline)?;
         Ok(Self {
             known: Arc::new(RwLock::new(Arc::new(known))),
+            complaint: Arc::default(),
             downloads: Downloads::default(),
             file: file.map(Into::into),
             deadline,
@@ -98,26 +101,31 @@ impl Registries {
         Ok(Registry::new(endpoints, &self.downloads))
     }
 
+    /// The file, if there is one, and whether what it says now is in force.
+    pub fn state(&self) -> Option<(&Path, bool)> {
+        self.file.as_deref().map(|file| (file, self.complaint.read().is_none()))
+    }
+
     /// Looks at the file again and again. Never ends.
     pub async fn follow(self) {
         let Some(file) = self.file.clone() else { return std::future::pending().await };
-        let mut said = None;
         loop {
             tokio::time::sleep(POLL).await;
             let (path, deadline) = (file.clone(), self.deadline);
             let Ok(read) = tokio::task::spawn_blocking(move || Known::read(Some(&path), deadline)).await else { continue };
-            match read {
-                Ok(new) if new.digest != self.known.read().digest => {
-                    tracing::info!(file = %file.display(), "the registries file was read again");
-                    *self.known.write() = Arc::new(new);
-                    said = None;
+            let complaint = match read {
+                Ok(new) => {
+                    if new.digest != self.known.read().digest {
+                        tracing::info!(file = %file.display(), "the registries file was read again");
+                        *self.known.write() = Arc::new(new);
+                    }
+                    None
                 }
-                Ok(_) => said = None,
-                Err(error) if said.as_ref() != Some(&error) => {
-                    tracing::error!(%error, "the registries file is invalid now: what it said before is kept");
-                    said = Some(error);
-                }
-                Err(_) => {}
+                Err(error) => Some(error),
+            };
+            let before = std::mem::replace(&mut *self.complaint.write(), complaint.clone());
+            if let Some(error) = complaint.filter(|error| before.as_ref() != Some(error)) {
+                tracing::error!(%error, "the registries file is invalid now: what it said before is kept");
             }
         }
     }

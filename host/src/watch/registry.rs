@@ -20,7 +20,7 @@ pub use self::watched::Watch;
 use self::watched::{Member, State, not_synced};
 pub use super::echo::Writing;
 use super::{
-    Change, Entry, Interest, NotSynced, Reason, Role, Scope, ScopeState, SyncState, Waker,
+    Change, Entry, Gap, Interest, NotSynced, Reason, Role, Scope, ScopeState, SyncState, Waker,
     budget::Budget,
     dependencies::Dependencies,
     echo::Echoes,
@@ -177,7 +177,7 @@ impl Registry {
 
     fn read<T>(&self, scope: &Scope, answer: impl FnOnce(&State) -> Result<T, NotSynced>) -> Result<T, NotSynced> {
         let Some(watch) = self.watches.read().get(scope).cloned() else {
-            return Err(not_synced(scope, "nobody has subscribed to it".into()));
+            return Err(not_synced(scope, Gap::Filling, "nobody has subscribed to it".into()));
         };
         let state = watch.state.read();
         if state.readable() { answer(&state) } else { Err(watch.not_synced(&state)) }
@@ -350,7 +350,7 @@ fn none(outcome: &mut Result<(), Stop>, broken: Broken) -> Vec<Delta> {
 }
 
 fn undecodable(scope: &Scope, name: &str, why: &str) -> NotSynced {
-    NotSynced { quarantined: true, ..not_synced(scope, format!("`{name}` does not decode: {why}")) }
+    not_synced(scope, Gap::Quarantined, format!("`{name}` does not decode: {why}"))
 }
 
 #[cfg(test)]

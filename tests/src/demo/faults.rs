@@ -16,7 +16,7 @@ use super::{
     steps,
 };
 use crate::{
-    cluster::{HANG_BOUND, condition},
+    cluster::{condition, hang_bound},
     host::Host,
     paths,
 };
@@ -107,7 +107,7 @@ pub async fn killed(demo: &mut Demo) -> Result<Line> {
 /// Waits until the new host has run that many reconciles of hello.
 async fn reconciled(demo: &Demo, expected: f64) -> Result<f64> {
     let controller = format!("{TEAM}/{HELLO}");
-    let end = Instant::now() + HANG_BOUND;
+    let end = Instant::now() + hang_bound();
     loop {
         let labels = [("controller", controller.as_str()), ("result", "success")];
         let runs = demo.host.metrics().await?.sum("controller_runtime_reconcile_total", &labels);
@@ -131,7 +131,7 @@ pub async fn looped(demo: &mut Demo) -> Result<Line> {
     let began = Instant::now();
     demo.world.cluster.create(OTHER_TEAM, &probe("stuck", &json!({ "mode": "loop" }))).await?;
     let stopped = |sight: &Sight| sight.since(mark).into_iter().find(|seen| failed(seen, "stuck").is_some());
-    let (mut beside, end) = (Vec::new(), Instant::now() + HANG_BOUND);
+    let (mut beside, end) = (Vec::new(), Instant::now() + hang_bound());
     let stopped = loop {
         if let Some(stopped) = stopped(&demo.sight) {
             break stopped;

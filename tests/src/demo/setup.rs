@@ -10,7 +10,7 @@ use super::{
     SERVICES, SETS, Screen, TEAM, WEBSITES, sight::Sight,
 };
 use crate::{
-    cluster::{HANG_BOUND, condition},
+    cluster::{condition, hang_bound},
     control_plane::HOST_USER,
     host::{Host, Options},
     paths,
@@ -132,7 +132,7 @@ async fn component(world: &World, namespace: &str, name: &str) -> Result<String>
     let ready = |plugin: Option<&Value>| condition(plugin, "Ready").is_some_and(|c| c["status"] == "True");
     let plugin = world.cluster.wait(PLUGINS, namespace, name, "is Ready", ready).await?;
     let component = plugin["status"]["component"].as_str();
-    ensure!(component.is_some(), "waited {} s, and Plugin {name} names no component", HANG_BOUND.as_secs());
+    ensure!(component.is_some(), "waited {} s, and Plugin {name} names no component", hang_bound().as_secs());
     Ok(format!("{} in {namespace}", component.unwrap_or_default()))
 }
 

@@ -11,7 +11,7 @@ use kube::core::WatchEvent;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::cluster::{Cluster, HANG_BOUND};
+use crate::cluster::{Cluster, hang_bound};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -109,7 +109,7 @@ impl Sight {
 
     /// Asks after every change, until there is an answer.
     pub async fn until<T>(&mut self, what: &str, ask: impl Fn(&Self) -> Option<T>) -> Result<T> {
-        let end = tokio::time::Instant::now() + HANG_BOUND;
+        let end = tokio::time::Instant::now() + hang_bound();
         loop {
             self.news.borrow_and_update();
             if let Some(answer) = ask(self) {
@@ -118,7 +118,7 @@ impl Sight {
             tokio::select! {
                 changed = self.news.changed() => changed.context("all watches have ended")?,
                 Some(ended) = self.watches.join_next() => bail!("expected {what}, but {}", ended?),
-                () = tokio::time::sleep_until(end) => bail!("expected {what}, in vain for {} s", HANG_BOUND.as_secs()),
+                () = tokio::time::sleep_until(end) => bail!("expected {what}, in vain for {} s", hang_bound().as_secs()),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use reef_tests::{
-    cluster::{HANG_BOUND, condition},
+    cluster::{condition, hang_bound},
     host::Host,
     paths,
     world::Scene,
@@ -111,9 +111,9 @@ pub async fn reconciles(scene: &Scene<'_>, host: &Host, plugin: &str, result: Op
 
 /// Polls a condition that no single object shows.
 pub async fn until<F: Future<Output = bool>>(what: &str, done: impl Fn() -> F) -> Result<()> {
-    let end = std::time::Instant::now() + HANG_BOUND;
+    let end = std::time::Instant::now() + hang_bound();
     while !done().await {
-        anyhow::ensure!(std::time::Instant::now() < end, "waited {} s in vain until {what}", HANG_BOUND.as_secs());
+        anyhow::ensure!(std::time::Instant::now() < end, "waited {} s in vain until {what}", hang_bound().as_secs());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     Ok(())

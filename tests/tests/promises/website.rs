@@ -6,7 +6,7 @@ mod revisions;
 
 use anyhow::{Context, Result, ensure};
 use reef_tests::{
-    cluster::{HANG_BOUND, condition},
+    cluster::{condition, hang_bound},
     control_plane::Setup,
     world::{Scene, scene, scene_apart},
 };
@@ -67,7 +67,7 @@ async fn says(scene: &Scene<'_>, name: &str, status: &str, reason: &str) -> Resu
 
 /// Plays kubelet until the site says that it is ready.
 async fn bring_up(scene: &Scene<'_>) -> Result<Value> {
-    let end = std::time::Instant::now() + HANG_BOUND;
+    let end = std::time::Instant::now() + hang_bound();
     loop {
         for pod in scene.cluster().list(POD, &scene.namespace).await? {
             if condition(Some(&pod), "Ready").is_none_or(|ready| ready["status"] != "True") {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     contract::{Query, Read},
     names::{Account, Cluster, Kind, PluginId},
-    watch::{Private, Why},
+    watch::{Gap, Private, Why},
 };
 
 const HELLO: &str = "demo.reef.dev/v1/Hello";
@@ -285,6 +285,25 @@ async fn a_server_that_is_away_leaves_a_complete_store_readable_and_says_so() {
 }
 
 #[tokio::test]
+async fn whoever_finds_a_gap_is_woken_when_it_closes_or_told_to_ask_again() {
+    let room = Room::new();
+    let configs = room.join(CONFIG, "p", Role::Read);
+    let gap = || room.registry.owned_by(&scope(CONFIG), "uid-x").unwrap_err().gap;
+    let depend = || {
+        let object = entry(&object(CONFIG, "x", 1, None)).id.clone();
+        room.registry.dependencies().add(&key("p", "x"), &Read { object, fields: Vec::new() });
+    };
+    assert_eq!(gap(), Gap::Filling);
+    depend();
+    room.list(&configs, 10, &[object(CONFIG, "of-x", 3, Some("x"))]);
+    assert!(room.woken().is_empty(), "nobody is woken for the first list");
+    configs.watch.withdraw("forbidden".into(), Why::Forbidden);
+    assert_eq!(gap(), Gap::Unreadable);
+    room.list(&configs, 20, &[object(CONFIG, "of-x", 3, Some("x"))]);
+    assert_eq!(room.woken(), ["p x Dependency"]);
+}
+
+#[tokio::test]
 async fn a_callback_is_told_everything_in_order_the_first_list_too() {
     let room = Room::new();
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -347,7 +366,7 @@ async fn a_list_is_what_matches_in_order_and_only_of_a_complete_scope() {
     assert_eq!(names(list("app=web")), ["a", "b", "d"], "own writes are in it");
     room.event(&configs, "ADDED", &json!({ "metadata": { "name": "bad", "namespace": "a", "uid": 7 } }));
     let refused = list("app=db").unwrap_err();
-    assert!(refused.quarantined && refused.to_string().contains("`bad` does not decode"), "{refused}");
+    assert!(refused.gap == Gap::Quarantined && refused.to_string().contains("`bad` does not decode"), "{refused}");
     assert!(room.registry.get(&scope(CONFIG), "a", "a").unwrap().is_some(), "all others can be read");
 }
 

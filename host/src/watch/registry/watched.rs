@@ -8,7 +8,7 @@ use tokio::{sync::watch, task::AbortHandle};
 use crate::{
     identity::Actor,
     watch::{
-        Change, Interest, NotSynced, Reason, Role, Scope, ScopeState, SyncState, Why,
+        Change, Gap, Interest, NotSynced, Reason, Role, Scope, ScopeState, SyncState, Why,
         index::{self, Cause, State as ObjectState, Wake},
         replica::{Delta, Replica},
     },
@@ -155,7 +155,8 @@ impl Watch {
 
     pub(super) fn not_synced(&self, state: &State) -> NotSynced {
         let why = state.last_error.clone().unwrap_or_else(|| "its first list is not finished".into());
-        not_synced(&self.scope, why)
+        let gap = if state.failed { Gap::Unreadable } else { Gap::Filling };
+        not_synced(&self.scope, gap, why)
     }
 
     pub(super) fn describe(&self) -> ScopeState {
@@ -175,6 +176,6 @@ impl Watch {
     }
 }
 
-pub(super) fn not_synced(scope: &Scope, why: String) -> NotSynced {
-    NotSynced { kind: scope.kind.clone(), place: scope.place(), why, quarantined: false }
+pub(super) fn not_synced(scope: &Scope, gap: Gap, why: String) -> NotSynced {
+    NotSynced { kind: scope.kind.clone(), place: scope.place(), why, gap }
 }

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Context, Result, bail, ensure};
 use reef_tests::{
     audit::Request,
-    cluster::HANG_BOUND,
+    cluster::hang_bound,
     paths,
     supervisor::{Exit, Process, Server},
     world::{Scene, scene},
@@ -41,7 +41,7 @@ impl Running {
     }
 
     pub async fn says(&self, text: &str) -> Result<()> {
-        let end = Instant::now() + HANG_BOUND;
+        let end = Instant::now() + hang_bound();
         while !self.log().contains(text) {
             if let Some(exit) = self.process.exit() {
                 bail!("it has ended ({exit:?}) before it said `{text}`:\n{}", self.log());
@@ -55,7 +55,7 @@ impl Running {
     pub async fn interrupt(&self) -> Result<Exit> {
         self.process.signal(Signal::INT)?;
         let process = self.process.clone();
-        let exit = tokio::task::spawn_blocking(move || process.wait_exit(HANG_BOUND)).await?;
+        let exit = tokio::task::spawn_blocking(move || process.wait_exit(hang_bound())).await?;
         let exit = exit.with_context(|| format!("it does not end:\n{}", self.log()))?;
         ensure!(!self.log().contains("panicked"), "{}", self.log());
         Ok(exit)

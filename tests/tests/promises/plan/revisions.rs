@@ -9,7 +9,10 @@ use reef_tests::{
 use serde_json::{Value, json};
 
 use super::writer;
-use crate::probe;
+use crate::{
+    faults::{Stage, behind_proxy},
+    probe,
+};
 
 const DEPLOYMENT: &str = "apps/v1/Deployment";
 
@@ -93,6 +96,31 @@ fn kinds_that_a_former_revision_owned_are_pruned_until_nothing_of_them_is_left()
         owned_kinds(scene, json!([DEPLOYMENT, "v1/ConfigMap", "v1/Secret"])).await?;
         cluster.patch(DEPLOYMENT, namespace, "held", "", &finalizers(json!([]))).await?;
         owned_kinds(scene, json!(["v1/ConfigMap", "v1/Secret"])).await.map(drop)
+    });
+}
+
+/// The component is replaced while no host runs by one that does not own Deployments, and those are read long after everything
+/// else: the child goes all the same, as soon as it is known.
+///
+/// Promises: W9
+/// Breaks it: taking a cache that is being filled for one in which nothing is.
+#[test]
+fn a_child_of_a_former_kind_that_is_read_late_is_pruned_too() {
+    behind_proxy("former-late", &["--recheck-period=1s"], async |stage: &Stage<'_>| {
+        let scene = stage.scene;
+        let (cluster, namespace) = (scene.cluster(), &*scene.namespace);
+        install(scene).await?;
+        stage.start().await?;
+        probe::ready(scene, "probe").await?;
+        probe::set(scene, "late", json!({ "mode": "quantity" })).await?;
+        probe::reconciled(scene, "late").await?;
+        scene.kill(&stage.host()).await?;
+        probe::place(scene, "probe", "writer")?;
+        stage.proxy.script(["list deployments: delay 2s", "watch deployments: delay 2s"])?;
+        stage.start().await?;
+        cluster.wait(DEPLOYMENT, namespace, "late", "is gone", |object| object.is_none()).await?;
+        owned_kinds(scene, json!(["v1/ConfigMap", "v1/Secret"])).await?;
+        probe::reconciled(scene, "late").await.map(drop)
     });
 }
 

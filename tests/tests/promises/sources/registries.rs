@@ -156,10 +156,13 @@ fn the_registries_file_is_read_again_and_an_invalid_one_keeps_the_last_good_one(
         write_registries(scene, &[json!({ "host": registry.host(), "plainHtpp": true })])?;
         host.wait_for_log("says that the file is invalid", |line| line.to_string().contains("what it said before is kept"))
             .await?;
+        let current = async || anyhow::Ok(host.metrics().await?.sum("reef_registries_file_current", &[]));
+        ensure!(current().await? == 0.0, "the metric does not say that the file is invalid");
         let mut entry = registry.entry();
         entry["mirrors"] = json!([mirror.host()]);
         write_registries(scene, &[entry, mirror.entry()])?;
         ready(scene).await?;
+        ensure!(current().await? == 1.0, "the metric says that the file is invalid");
         hello::says(scene, "one").await?;
         ensure!(!mirror.asked().is_empty(), "the mirror was not asked");
         ensure!(

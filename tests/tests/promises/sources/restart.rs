@@ -145,7 +145,7 @@ fn with_a_full_disk_a_component_is_loaded_all_the_same_and_what_runs_goes_on() {
         let Some(mounted) = Mounted::tmpfs(&content, "size=64k")? else { return Ok(()) };
         let host = scene.host_with(&options).await?;
         hello::install_account(scene, |_| true).await?;
-        registry.put_component("1", &hello::component("hello")?);
+        let first = registry.put_component("1", &hello::component("hello")?);
         registry.put_component("2", &hello::component("hello-v2")?);
         from_image(scene, &registry.image("hello:1")).await?;
         ready(scene).await?;
@@ -156,12 +156,16 @@ fn with_a_full_disk_a_component_is_loaded_all_the_same_and_what_runs_goes_on() {
         .await?;
         let small: u64 = fs::read_dir(&content)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
         ensure!(small < 64 << 10, "{small} bytes on a disk of 64 KiB");
-        // The registry goes too: what runs, runs on, and what is in memory is swapped in.
         from_image(scene, &registry.image("hello:2")).await?;
         runs(scene, &digest_of("hello-v2")?).await?;
+        // The registry goes too: what runs, runs on, and what is in memory is swapped in.
         registry.misbehaves(Misbehaviour::Status(500, None));
         hello::set(scene, "two").await?;
         probe::config_says(scene, "greeting", "text", "TWO").await?;
+        from_image(scene, &registry.image(&format!("hello@{first}"))).await?;
+        runs(scene, &digest_of("hello")?).await?;
+        hello::set(scene, "three").await?;
+        probe::config_says(scene, "greeting", "text", "three").await?;
         drop(mounted);
         scene.cluster().get(CONFIG, &scene.namespace, "greeting").await?.context("it is gone").map(drop)
     });
