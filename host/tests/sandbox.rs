@@ -360,6 +360,29 @@ async fn what_the_pool_cannot_hold_is_refused_before_it_runs() {
     let error = host.load(Guest::large_memory().build()).await.err().unwrap();
     let sentence = "needs more than this host gives: 64Mi of memory to start with";
     assert!(matches!(&error, LoadError::Refused(text) if text.contains(sentence)), "{error}");
+    let error = host.load(Guest::more_memories(4).build()).await.err().unwrap();
+    assert!(matches!(&error, LoadError::Refused(text) if text.contains("4 memories")), "{error}");
+}
+
+/// Other toolchains link stubs beside their guest, with a memory each.
+///
+/// Promises: S1
+/// Breaks it: a limit that counts only the first memory.
+#[tokio::test]
+async fn a_guest_may_have_several_memories_and_all_of_them_count() {
+    let host = Host::new();
+    let guest = Guest::more_memories(3);
+    let run = async |memory| {
+        let limits = Limits { memory: Memory(memory), ..Limits::default() };
+        host.run_with(&guest, limits, Arc::new(Recorded::default())).await
+    };
+    let outcome = run(1216 << 10).await;
+    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    assert_eq!(outcome.usage.memory, Memory(1216 << 10));
+    let outcome = run(1152 << 10).await;
+    let (reason, message) = trapped(&outcome);
+    assert_eq!(reason, "MemoryLimitExceeded");
+    assert!(message.contains("it wanted 1216Ki of memory, more than spec.limits.memory = 1152Ki"), "{message}");
 }
 
 /// The child reads all of stdin, and then waits for it to end: so it ends when its parent does.

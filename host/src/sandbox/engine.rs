@@ -9,8 +9,9 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 pub const MAX_MEMORY: u64 = 64 << 20;
 /// Core instances of one component; the pool has as many for each reconcile in flight.
 pub const MAX_INSTANCES: u32 = 16;
-/// Linear memories of one component.
-pub const MAX_MEMORIES: u32 = 2;
+/// Linear memories of one component: its own, and those of the stubs that some toolchains link beside it. All of them
+/// count against `spec.limits.memory`; one that is not used costs addresses, not memory.
+pub const MAX_MEMORIES: u32 = 4;
 /// Tables of one component.
 pub const MAX_TABLES: u32 = 4;
 /// Elements of one table.

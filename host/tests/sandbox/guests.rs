@@ -124,6 +124,11 @@ impl Guest {
         Self { pages: 1040, ..Self::echo() }
     }
 
+    /// Answers like `echo`, and has so many more memories, of 64 KiB each.
+    pub fn more_memories(count: usize) -> Self {
+        Self { items: "(memory 1)".repeat(count), ..Self::echo() }
+    }
+
     /// Logs like the SDK's panic hook, then traps.
     pub fn panic(message: &str) -> Self {
         let length = message.len();

@@ -32,5 +32,6 @@ mod removal;
 mod rights;
 mod sandbox;
 mod sources;
+mod toolchains;
 mod trust;
 mod website;
