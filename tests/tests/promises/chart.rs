@@ -30,8 +30,8 @@ const EVERYTHING: &str = "deploy/chart/ci/everything-values.yaml";
 /// What roles and bindings of the chart say, one line for each rule and subject. Whoever adds one explains it in docs/rbac.md.
 const GRANTED: &[&str] = &[
     "ClusterRole reef-host: create events.k8s.io/events",
-    "ClusterRole reef-host: get,list,watch,patch reef.dev/plugins",
-    "ClusterRole reef-host: get,patch reef.dev/plugins/status",
+    "ClusterRole reef-host: list,watch,patch reef.dev/plugins",
+    "ClusterRole reef-host: patch reef.dev/plugins/status",
     "ClusterRole reef-plugins-edit: get,list,watch,create,update,patch,delete,deletecollection reef.dev/plugins",
     "ClusterRole reef-plugins-view: get reef.dev/plugins/status",
     "ClusterRole reef-plugins-view: get,list,watch reef.dev/plugins",
