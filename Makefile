@@ -62,7 +62,7 @@ components: preflight ## The plugins and the tests' guests, as WebAssembly compo
 	done
 
 .PHONY: tools
-tools: executables ## etcd, kube-apiserver, controller-manager, kubectl, registry, crane and cosign: found, or built once from their Go modules
+tools: executables ## etcd, kube-apiserver, controller-manager, kubectl, registry, crane, cosign and helm: found, or built once from their Go modules
 	@$(TESTBED)/reef-testbed tools
 
 .PHONY: control-plane
@@ -113,15 +113,20 @@ lint: preflight ## Clippy, warnings denied, in every workspace
 	done
 	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked --target-dir $(CARGO_TARGET_DIR)/plugins -- -D warnings
 
+# Where helm is, which the test bed finds or builds.
+HELM_PATH = $$($(TESTBED)/reef-testbed tools | awk '$$1 == "helm" { print $$3 }')
+
 .PHONY: generate
-generate: executables ## Write the generated files: the CRDs and docs/promises.md
+generate: tools ## Write the generated files: the CRDs, what is rendered from the chart, and docs/promises.md
 	@$(CARGO_TARGET_DIR)/debug/reef crds > crds/reef.dev_plugins.yaml
+	@HELM="$(HELM_PATH)" deploy/render
 	@$(TESTBED)/reef-promises
 
 .PHONY: drift
-drift: executables ## Fail if a generated file is not what would be generated, or a command of this file lacks a rule
+drift: tools ## Fail if a generated file is not what would be generated, or a command of this file lacks a rule
 	@$(MAKE) --no-print-directory --dry-run demo soak bench author mutants generate > /dev/null
 	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
+	@HELM="$(HELM_PATH)" deploy/render --check
 	@$(TESTBED)/reef-promises --check
 	@$(TESTBED)/reef-mutants --check
 

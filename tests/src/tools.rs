@@ -57,7 +57,18 @@ pub const CRANE: Wanted = Wanted {
     at_least: (0, 20),
 };
 
-pub const ALL: [Wanted; 8] = [ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBECTL, REGISTRY, CRANE, COSIGN_V2, COSIGN_V3];
+/// What renders the chart.
+pub const HELM: Wanted = Wanted {
+    name: "helm",
+    module: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+    version: &["version", "--short"],
+    // From here on the sentences about wrong values are those that the tests know.
+    at_least: (3, 18),
+};
+
+pub const ALL: [Wanted; 9] =
+    [ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBECTL, REGISTRY, CRANE, COSIGN_V2, COSIGN_V3, HELM];
 
 const fn kubernetes(name: &'static str, package: &'static str, version: &'static [&'static str]) -> Wanted {
     Wanted { name, module: "kubernetes", package, version, at_least: (1, 33) }
@@ -159,6 +170,7 @@ mod tests {
         for (text, number, version) in [
             ("Kubernetes v1.36.3\n", (1, 36), "v1.36.3"),
             ("etcd Version: 3.6.8\nGit SHA: Not provided\nGo Version: go1.26.8\n", (3, 6), "3.6.8"),
+            ("v4.3.1+g0123456\n", (4, 3), "v4.3.1+g0123456"),
             ("Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0\n", (1, 32), "v1.32.4-dispatcher"),
         ] {
             assert_eq!(parse_version(text), Some((number, version.to_owned())));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -82,17 +82,26 @@ impl World {
     }
 }
 
-/// The manifests bind the host's rights to its ServiceAccount; here it runs outside of the cluster, as a user.
+/// The manifests bind the host's rights to its ServiceAccount; here it runs outside of the cluster, as a user. They also give the
+/// right to one lease, that of the class `reef`; here every scene has a class of its own.
 fn bindings() -> String {
     let subject = format!("{{ kind: User, name: {HOST_USER}, apiGroup: rbac.authorization.k8s.io }}");
-    let binding = |kind: &str| {
-        let role = kind.trim_end_matches("Binding");
+    let binding = |kind: &str, name: &str, role: &str| {
+        let role_kind = kind.trim_end_matches("Binding");
         format!(
-            "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{ name: reef-host-user }}\n\
-             roleRef: {{ kind: {role}, name: reef-host, apiGroup: rbac.authorization.k8s.io }}\nsubjects: [{subject}]\n"
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\n\
+             roleRef: {{ kind: {role_kind}, name: {role}, apiGroup: rbac.authorization.k8s.io }}\nsubjects: [{subject}]\n"
         )
     };
-    format!("{}---\n{}", binding("ClusterRoleBinding"), binding("RoleBinding"))
+    let leases = "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: { name: reef-host-leases }\n\
+                  rules: [{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, update, watch] }]\n";
+    [
+        binding("ClusterRoleBinding", "reef-host-user", "reef-host"),
+        binding("RoleBinding", "reef-host-user", "reef-host"),
+        leases.to_owned(),
+        binding("RoleBinding", "reef-host-leases", "reef-host-leases"),
+    ]
+    .concat()
 }
 
 /// What one test has for itself.
@@ -118,6 +127,21 @@ impl Scene<'_> {
     /// A directory of its own for anything else.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A kubeconfig for a ServiceAccount, with a token of its own.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
+        let request = http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes())?;
+        let token: Value = self.cluster().client().request(request).await?;
+        let mut config: Value = serde_norway::from_str(&fs::read_to_string(self.world.plane.admin_kubeconfig())?)?;
+        for user in config["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({ "token": token["status"]["token"] });
+        }
+        let file = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
+        fs::write(&file, serde_norway::to_string(&config)?)?;
+        Ok(file)
     }
 
     /// How a host of this scene is started.

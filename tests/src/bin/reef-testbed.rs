@@ -61,7 +61,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     match args {
         Args::Tools { control_plane: true } => print_tools(&[]),
-        Args::Tools { control_plane: false } => print_tools(&[tools::REGISTRY, tools::CRANE, tools::COSIGN_V2, tools::COSIGN_V3]),
+        Args::Tools { control_plane: false } => {
+            print_tools(&[tools::REGISTRY, tools::CRANE, tools::COSIGN_V2, tools::COSIGN_V3, tools::HELM])
+        }
         Args::Up { dir } => up(&dir),
         Args::Down { dir } => down(&dir),
         Args::Hold { dir } => hold(&dir),

@@ -74,7 +74,7 @@ fn compile(wanted: Wanted, dir: &Path, place: &Path, progress: Progress) -> Resu
     let expected = match wanted.module {
         "kubernetes" => "up to 5 minutes on two cores the first time",
         "cosign-v2" | "cosign-v3" => "some 5 minutes on two cores the first time",
-        "distribution" => "about three minutes on two cores the first time",
+        "distribution" | "helm" => "about three minutes on two cores the first time",
         _ => "about a minute",
     };
     progress(&format!("building {} {version} from source, {expected}, then it is cached in {}", wanted.name, dir.display()));
@@ -110,6 +110,9 @@ fn go_build(wanted: Wanted, version: &str, output: &Path) -> Command {
     }
     if wanted.module == "crane" {
         flags += &format!(" -X github.com/google/go-containerregistry/cmd/crane/cmd.Version={version}");
+    }
+    if wanted.module == "helm" {
+        flags += &format!(" -X helm.sh/helm/v4/internal/version.version={version}");
     }
     let mut command = Command::new("nice");
     command

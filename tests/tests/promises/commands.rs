@@ -110,16 +110,5 @@ async fn everything(scene: &Scene<'_>) -> Result<BTreeSet<String>> {
 async fn visitor(scene: &Scene<'_>) -> Result<PathBuf> {
     let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "visitor" } });
     scene.cluster().apply_object(&scene.namespace, &account).await?;
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts/visitor/token", scene.namespace);
-    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
-    let request = http::Request::post(path).header("content-type", "application/json").body(request.to_string().into_bytes())?;
-    let token: Value = scene.cluster().client().request(request).await?;
-    let text = std::fs::read_to_string(scene.world.plane.admin_kubeconfig())?;
-    let mut config: Value = serde_norway::from_str(&text)?;
-    for user in config["users"].as_array_mut().into_iter().flatten() {
-        user["user"] = json!({ "token": token["status"]["token"] });
-    }
-    let file = scene.dir().join("visitor.kubeconfig");
-    std::fs::write(&file, serde_norway::to_string(&config)?)?;
-    Ok(file)
+    scene.kubeconfig_of(&scene.namespace, "visitor").await
 }

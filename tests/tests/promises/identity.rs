@@ -18,8 +18,8 @@ use crate::{
 
 /// What the host's own user may ask for: verbs, group, resource with subresource. Beside it, only which kinds there are.
 const HOST_MAY: &[(&[&str], &str, &str)] = &[
-    (&["get", "list", "watch", "patch"], "reef.dev", "plugins"),
-    (&["get", "patch"], "reef.dev", "plugins/status"),
+    (&["list", "watch", "patch"], "reef.dev", "plugins"),
+    (&["patch"], "reef.dev", "plugins/status"),
     (&["get", "create", "update", "watch"], "coordination.k8s.io", "leases"),
     (&["create"], "events.k8s.io", "events"),
     (&["create"], "", "serviceaccounts/token"),

@@ -12,6 +12,7 @@
 
 mod bed;
 mod cache;
+mod chart;
 mod commands;
 mod config_history;
 mod database;
