@@ -74,6 +74,7 @@ author: build tools ## Follow docs/plugin-author.md to the letter, in an empty d
 	tests/scripts/author.sh --cluster
 
 .PHONY: mutants
+mutants: export RUST_TEST_THREADS := $(RUST_TEST_THREADS)
 mutants: build tools ## Break Reef on purpose, one small defect at a time: the test that each names must turn red
 	@$(TESTBED)/reef-mutants $(MUTANTS)
 

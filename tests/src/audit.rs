@@ -29,6 +29,8 @@ pub struct Request {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct User {
+    /// Empty for a request whose credentials say nothing any more: a token of a deleted account, say.
+    #[serde(default)]
     pub username: String,
 }
 

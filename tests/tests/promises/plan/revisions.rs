@@ -116,7 +116,7 @@ fn a_child_of_a_former_kind_that_is_read_late_is_pruned_too() {
         probe::reconciled(scene, "late").await?;
         scene.kill(&stage.host()).await?;
         probe::place(scene, "probe", "writer")?;
-        stage.proxy.script(["list deployments: delay 2s", "watch deployments: delay 2s"])?;
+        stage.proxy.script(["list deployments: delay 2000ms", "watch deployments: delay 2000ms"])?;
         stage.start().await?;
         cluster.wait(DEPLOYMENT, namespace, "late", "is gone", |object| object.is_none()).await?;
         owned_kinds(scene, json!(["v1/ConfigMap", "v1/Secret"])).await?;
