@@ -112,6 +112,8 @@ pub struct OciSource {
     /// Always: every change of this resource resolves the tag anew. IfNotPresent: only another image does. Never: the registry
     /// is never asked; only what this plugin has run before is loaded. Default: Always for the tag `latest` or none, else
     /// IfNotPresent.
+    // A `null` in the enum, as of an Option, is more than kubectl's own validation takes.
+    #[schemars(with = "PullPolicy")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<PullPolicy>,
     /// Secrets of this namespace, of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg, read as the plugin's

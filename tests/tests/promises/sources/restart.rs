@@ -145,7 +145,7 @@ fn with_a_full_disk_a_component_is_loaded_all_the_same_and_what_runs_goes_on() {
         let Some(mounted) = Mounted::tmpfs(&content, "size=64k")? else { return Ok(()) };
         let host = scene.host_with(&options).await?;
         hello::install_account(scene, |_| true).await?;
-        let first = registry.put_component("1", &hello::component("hello")?);
+        registry.put_component("1", &hello::component("hello")?);
         registry.put_component("2", &hello::component("hello-v2")?);
         from_image(scene, &registry.image("hello:1")).await?;
         ready(scene).await?;
@@ -158,14 +158,20 @@ fn with_a_full_disk_a_component_is_loaded_all_the_same_and_what_runs_goes_on() {
         ensure!(small < 64 << 10, "{small} bytes on a disk of 64 KiB");
         from_image(scene, &registry.image("hello:2")).await?;
         runs(scene, &digest_of("hello-v2")?).await?;
-        // The registry goes too: what runs, runs on, and what is in memory is swapped in.
+        // The registry goes too: what runs, runs on, and starts again from memory.
         registry.misbehaves(Misbehaviour::Status(500, None));
         hello::set(scene, "two").await?;
         probe::config_says(scene, "greeting", "text", "TWO").await?;
-        from_image(scene, &registry.image(&format!("hello@{first}"))).await?;
-        runs(scene, &digest_of("hello")?).await?;
+        let suspend = async |yes: bool| {
+            let change = json!({ "spec": { "suspend": yes } });
+            scene.cluster().patch(PLUGIN, &scene.namespace, "hello", "", &change).await.map(drop)
+        };
+        suspend(true).await?;
+        hello::plugin_says(scene, "hello", ("Ready", "False", "Suspended")).await?;
+        suspend(false).await?;
+        runs(scene, &digest_of("hello-v2")?).await?;
         hello::set(scene, "three").await?;
-        probe::config_says(scene, "greeting", "text", "three").await?;
+        probe::config_says(scene, "greeting", "text", "THREE").await?;
         drop(mounted);
         scene.cluster().get(CONFIG, &scene.namespace, "greeting").await?.context("it is gone").map(drop)
     });
