@@ -10,6 +10,7 @@ mod cluster;
 mod completions;
 mod component;
 mod embed;
+mod file;
 mod host;
 mod inspect;
 mod install;

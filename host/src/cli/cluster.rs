@@ -50,8 +50,32 @@ impl ClusterArgs {
     }
 }
 
+/// Ctrl-C ends a command that has begun to change something with a sentence about that.
+pub async fn or_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>, sentence: &str) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(anyhow!("interrupted: {sentence}")),
+    }
+}
+
 /// The configuration of a kubeconfig file, of those that kubectl would take, or of the pod.
+///
+/// Proxies of the environment are for registries and the like; the API server is reached directly.
 pub async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<kube::Config> {
+    let mut config = configured(kubeconfig, context).await?;
+    let variables = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let from_environment = |proxy: &http::Uri| {
+        let is_it =
+            |variable: &str| std::env::var(variable).is_ok_and(|value| value.parse().is_ok_and(|uri: http::Uri| uri == *proxy));
+        variables.into_iter().any(is_it)
+    };
+    if config.proxy_url.as_ref().is_some_and(from_environment) {
+        config.proxy_url = None;
+    }
+    Ok(config)
+}
+
+async fn configured(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<kube::Config> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let config = match (kubeconfig, context) {
         (Some(path), _) => {

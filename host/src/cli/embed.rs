@@ -2,13 +2,7 @@
 //!
 //! The sections go to the top level of the component, where they are looked for first; nothing else of it changes.
 
-use std::{
-    borrow::Cow,
-    fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, path::PathBuf};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::{Args, ValueHint};
@@ -16,7 +10,7 @@ use serde_json::Value;
 use wasm_encoder::{CustomSection, Section as _};
 use wasmparser::{BinaryReader, BinaryReaderError};
 
-use super::{component::Component, output::Format, yaml};
+use super::{component::Component, file, output::Format, yaml};
 use crate::{
     contract::{
         Manifest,
@@ -43,7 +37,7 @@ pub struct EmbedArgs {
     /// Put these in the place of what the component carries already.
     #[arg(long)]
     replace: bool,
-    /// Where the new component goes.
+    /// Where the new component goes; `-`: to standard output.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     /// Print path, size and digest for programs.
@@ -62,7 +56,10 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let bytes = embed(&component.bytes, &sections).map_err(|error| anyhow!("{shown} is damaged: {error}"))?;
     let made = Component { path: args.output.clone(), digest: Digest::of(&bytes), bytes };
     let inspected = made.inspected()?;
-    write(&made)?;
+    file::put(&made.path, &made.bytes).context("--output")?;
+    if file::is_stdout(&made.path) {
+        return Ok(());
+    }
     made.print(&inspected, args.format)
 }
 
@@ -81,11 +78,11 @@ type Section = (&'static str, Vec<u8>);
 /// What goes in, each file judged first.
 fn sections(args: &EmbedArgs) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
-    let manifest = read("--manifest", &args.manifest)?;
+    let manifest = file::text("--manifest", &args.manifest)?;
     Manifest::parse(manifest.as_bytes()).map_err(|error| anyhow!("--manifest: {}: {error}", args.manifest.display()))?;
     sections.push((SECTION, manifest.into_bytes()));
     for file in &args.crds {
-        let text = read("--crd", file)?;
+        let text = file::text("--crd", file)?;
         let documents = yaml::documents(&text).with_context(|| format!("--crd: {} is not YAML", file.display()))?;
         let is_crd = |document: &Value| document.get("kind").is_some_and(|kind| kind == "CustomResourceDefinition");
         ensure!(
@@ -96,17 +93,13 @@ fn sections(args: &EmbedArgs) -> anyhow::Result<Vec<Section>> {
         sections.push((CRD_SECTION, text.into_bytes()));
     }
     if let Some(file) = &args.settings_schema {
-        let text = read("--settings-schema", file)?;
+        let text = file::text("--settings-schema", file)?;
         let schema: Value =
             serde_json::from_str(&text).with_context(|| format!("--settings-schema: {} is not JSON", file.display()))?;
         ensure!(schema.is_object(), "--settings-schema: {} is no JSON schema: write an object", file.display());
         sections.push((SETTINGS_SECTION, text.into_bytes()));
     }
     Ok(sections)
-}
-
-fn read(flag: &str, path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("{flag}: cannot read {}", path.display()))
 }
 
 /// The component with these sections at its end, and without those of the same names that stood at its top level.
@@ -133,20 +126,6 @@ fn embed(wasm: &[u8], sections: &[Section]) -> Result<Vec<u8>, BinaryReaderError
 fn is_ours(custom: &[u8]) -> bool {
     let name = BinaryReader::new(custom, 0).read_string().unwrap_or_default();
     [SECTION, CRD_SECTION, SETTINGS_SECTION].contains(&name)
-}
-
-/// Beside it first, so that nobody ever sees half of it.
-fn write(made: &Component) -> anyhow::Result<()> {
-    let dir = made.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let cannot = || format!("--output: cannot write {}", made.path.display());
-    let mut file = tempfile::Builder::new()
-        .prefix(".reef-embed-")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(dir)
-        .with_context(cannot)?;
-    file.write_all(&made.bytes).with_context(cannot)?;
-    file.persist(&made.path).with_context(cannot)?;
-    Ok(())
 }
 
 #[cfg(test)]

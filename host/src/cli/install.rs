@@ -6,9 +6,9 @@
 mod apply;
 mod package;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,11 +16,12 @@ use tokio::time::Instant;
 
 use self::{
     apply::{Applied, Found},
-    package::{From, Included, Package, Pin},
+    package::{From, Included, Package, Piece, Pin},
 };
 use super::{
-    cluster::{self, Cluster, ClusterArgs},
+    cluster::{self, Cluster, ClusterArgs, called, text_at},
     component::Component,
+    file, made,
     output::{self, View},
     plugins::{self, Standing, Told},
     progress::{LOOK, Progress},
@@ -77,6 +78,9 @@ pub struct InstallArgs {
     /// Leave the CRDs that the component brings alone: they are there.
     #[arg(long)]
     no_crds: bool,
+    /// Give the plugin's account the rights that it wants in the whole cluster, too.
+    #[arg(long, conflicts_with = "no_rbac")]
+    cluster_rights: bool,
     /// Leave account and rights alone: somebody has seen to them.
     #[arg(long)]
     no_rbac: bool,
@@ -115,11 +119,12 @@ pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
         let cluster = args.cluster.connect().await?;
         plugins::served(&cluster).await?;
         let name = args.name.as_deref().unwrap_or(&inspected.manifest.name);
-        let settings = match settings {
-            Some(settings) => Some(settings),
-            // What an apply leaves out, it takes away.
-            None => plugins::find(&cluster, name).await?.and_then(|found| found.spec.settings),
-        };
+        let before = plugins::find(&cluster, name).await?;
+        if let Some(before) = &before {
+            is_the_same(before, &inspected.manifest.name)?;
+        }
+        // What an apply leaves out, it takes away.
+        let settings = settings.or_else(|| before.as_ref()?.spec.settings.clone());
         let package = Package {
             component: &component,
             inspected: &inspected,
@@ -131,11 +136,60 @@ pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
             from: &taken.from(args),
             pin: if args.pin { Pin::Digest } else { Pin::Nothing },
             settings,
+            crds_before: before.as_ref().map(made::crds_of).unwrap_or_default(),
             crds: if args.no_crds { Included::No } else { Included::Yes },
             rights: if args.no_rbac { Included::No } else { Included::Yes },
         };
         install(args, &cluster, &package).await
     })
+}
+
+/// A new version of what is there, not something else under its name: its objects and children would be left to nobody.
+fn is_the_same(before: &Plugin, manifest: &str) -> anyhow::Result<()> {
+    let told = Told::of(before);
+    let component = before.status.as_ref().and_then(|status| status.component.as_deref()).unwrap_or_default();
+    match component.split_once(' ') {
+        Some((runs, _)) if runs != manifest => bail!(
+            "Plugin {}/{} is there already and runs `{component}`, and this is `{manifest}`: choose another --name, or uninstall it first",
+            told.namespace,
+            told.name
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Rights beyond the namespace are given only if somebody says so.
+fn no_more_than_asked(args: &InstallArgs, pieces: &[Piece]) -> anyhow::Result<()> {
+    let roles = pieces.iter().filter(|piece| text_at(&piece.object, "/kind") == "ClusterRole");
+    let rules: Vec<String> = roles.flat_map(|role| rules(&role.object)).collect();
+    ensure!(
+        rules.is_empty() || args.cluster_rights || args.dry_run,
+        "{} wants rights in the whole cluster: {}; nothing was changed. Give them with --cluster-rights, or have an admin see to all \
+         rights and install with --no-rbac",
+        args.component,
+        rules.join("; ")
+    );
+    Ok(())
+}
+
+/// A line for each rule of an object that is a role.
+fn said_of(object: &Value) -> Vec<String> {
+    let who = called(object);
+    rules(object).into_iter().map(|rule| format!("{who}: {rule}")).collect()
+}
+
+/// The rules of a role, each as `get,list on group/resources`.
+fn rules(role: &Value) -> Vec<String> {
+    let words = |rule: &Value, field: &str| {
+        let all = rule.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+    };
+    let rule = |rule: &Value| {
+        let (group, resources) = (words(rule, "apiGroups"), words(rule, "resources"));
+        let place = if group.is_empty() { resources } else { format!("{group}/{resources}") };
+        format!("{} on {place}", words(rule, "verbs"))
+    };
+    role.get("rules").and_then(Value::as_array).into_iter().flatten().map(rule).collect()
 }
 
 impl InstallArgs {
@@ -194,7 +248,7 @@ impl Taken {
 /// `spec.settings` from a file.
 pub fn read_settings(path: &std::path::Path) -> anyhow::Result<Value> {
     let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("--settings: cannot read {shown}"))?;
+    let text = file::text("--settings", path)?;
     let documents = yaml::documents(&text).map_err(|error| anyhow!("--settings: {shown} is not YAML: {error}"))?;
     match documents.as_slice() {
         [settings @ Value::Object(_)] => Ok(settings.clone()),
@@ -205,21 +259,33 @@ pub fn read_settings(path: &std::path::Path) -> anyhow::Result<Value> {
 
 async fn install(args: &InstallArgs, cluster: &Cluster, package: &Package<'_>) -> anyhow::Result<()> {
     let mut progress = Progress::new();
-    let found = Found::look(cluster, package.pieces()?, (package.namespace, package.name)).await?;
+    let pieces = package.pieces()?;
+    no_more_than_asked(args, &pieces)?;
+    let granted: Vec<String> = pieces.iter().flat_map(|piece| said_of(&piece.object)).collect();
+    let found = Found::look(cluster, pieces, (package.namespace, package.name)).await?;
     progress.waits("the API server is asked about each object");
     let would = found.try_all(cluster).await?;
     progress.clear();
     if args.dry_run {
-        eprintln!("dry run: nothing is changed");
+        eprintln!("dry run: nothing is changed; the roles would let");
+        granted.iter().for_each(|line| eprintln!("  {line}"));
         return tell(args, would, None);
     }
-    let applied = found.apply_all(cluster, &mut progress).await?;
-    if args.output == View::Table {
-        output::print(&apply::said(&applied))?;
-    }
-    if args.timeout.0 > Duration::ZERO {
-        wait(cluster, package, args.timeout, &mut progress).await?;
-    }
+    let (name, namespace) = (package.name, package.namespace);
+    let left = format!(
+        "what is applied by now is left there: install again to go on, or take it away with `reef uninstall {name} -n {namespace}`"
+    );
+    let applying = async {
+        let applied = found.apply_all(cluster, &mut progress).await?;
+        if args.output == View::Table {
+            output::print(&apply::said(&applied))?;
+        }
+        if args.timeout.0 > Duration::ZERO {
+            wait(cluster, package, args.timeout, &mut progress).await?;
+        }
+        anyhow::Ok(applied)
+    };
+    let applied = cluster::or_interrupted(applying, &left).await?;
     let whole = status::look(cluster, package.name).await?;
     tell(args, applied, Some(whole))
 }
@@ -267,6 +333,9 @@ fn not_ready(plugin: &Plugin, said: &str, digest: &Digest, timeout: Span) -> any
         eprintln!("{}: {} {}: {}", condition.type_, condition.status, condition.reason, condition.message);
     }
     let (namespace, name) = (&told.namespace, &told.name);
+    if told.conditions.iter().any(|condition| condition.status != "True" && condition.message.contains("reef-lend-")) {
+        eprintln!("the account is lent to another one than the host is: install again with --host-user or --host-account");
+    }
     anyhow!(
         "everything is applied, but Plugin {namespace}/{name} is not ready with {} after {timeout}: {said}; it goes on trying: look again \
          with `reef status {name} -n {namespace}`, or take it away with `reef uninstall {name} -n {namespace}`",
@@ -276,6 +345,8 @@ fn not_ready(plugin: &Plugin, said: &str, digest: &Digest, timeout: Span) -> any
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

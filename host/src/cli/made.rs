@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cluster::text_at;
+use crate::catalog::crd::Plugin;
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The Plugin for which it was made.
@@ -59,6 +60,12 @@ pub fn is_for(object: &Value, namespace: &str, plugin: &str) -> bool {
 /// For a URL.
 pub fn selector(plugin: &str) -> String {
     format!("labelSelector=app.kubernetes.io%2Fmanaged-by%3D{}%2Creef.dev%2Finstalled%3D{plugin}", super::cluster::MANAGER)
+}
+
+/// The CRDs that its installation has brought.
+pub fn crds_of(plugin: &Plugin) -> Vec<String> {
+    let said = plugin.metadata.annotations.as_ref().and_then(|all| all.get(CRDS)).map(String::as_str).unwrap_or_default();
+    said.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! `reef pull`: the component of an artifact into a file, checked against its digests.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::{
+    file,
     output::{self, Format},
     progress::Progress,
     remote::{self, RemoteArgs},
@@ -23,7 +24,7 @@ use crate::source::{
 pub struct PullArgs {
     /// What to pull, as in `registry.example/team/hello:1.2.0` or `…@sha256:…`.
     reference: Reference,
-    /// The file to write, or to replace. Default: the last part of the name with `.wasm`, which must not be there.
+    /// The file to write, or to replace; `-`: standard output. Default: the last part of the name with `.wasm`, which must not be there.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
     /// Print what was pulled for programs.
@@ -45,7 +46,10 @@ pub fn run(args: &PullArgs) -> anyhow::Result<()> {
         }
     };
     let (artifact, bytes) = fetch(&args.remote, reference)?;
-    write(&path, &bytes)?;
+    file::put(&path, &bytes)?;
+    if file::is_stdout(&path) {
+        return Ok(());
+    }
     let pinned = reference.pinned(artifact.top.digest).to_string();
     let shown = path.display().to_string();
     match args.format {
@@ -93,16 +97,4 @@ async fn pull(registry: &Registry, reference: &Reference) -> Result<(Artifact, b
     let bytes = registry.blob(artifact.digest, artifact.size).await.map_err(refused)?;
     is_component(&bytes).map_err(|why| SourceError::Layout { image: image.clone(), error: LayoutError::NotAComponent(why) })?;
     Ok((artifact, bytes))
-}
-
-/// Beside it first, so that nobody ever sees half of it.
-fn write(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(failed)?;
-    file.write_all(bytes).with_context(failed)?;
-    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
-    file.as_file().set_permissions(mode).with_context(failed)?;
-    file.persist(path).with_context(failed)?;
-    Ok(())
 }

@@ -4,15 +4,16 @@
 //! from its manifest, and a README travels as an annotation: so whoever knows the layout, and nothing of Reef, finds exactly
 //! one layer.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use bytes::Bytes;
 use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::{
     component::Component,
+    file,
     output::{self, Format},
     progress::Progress,
     remote::{self, RemoteArgs},
@@ -125,7 +126,7 @@ fn annotations(args: &PushArgs, inspected: &Inspected) -> anyhow::Result<BTreeMa
         (standard("created"), CREATED.into()),
     ]);
     if let Some(path) = &args.readme {
-        let text = fs::read_to_string(path).with_context(|| format!("--readme: cannot read {}", path.display()))?;
+        let text = file::text("--readme", path)?;
         let size = text.len();
         ensure!(
             size <= LARGEST_README,

@@ -89,6 +89,7 @@ async fn serve(args: &RunArgs, source: &mut Source, inspected: &Inspected, setti
     let accounts = if args.as_me { Accounts::Own } else { Accounts::Lent };
     let (work, metrics) = rooms::work()?;
     let cluster = args.cluster.connect_with(rooms::api_options(accounts, &work)).await?;
+    is_there(&cluster).await?;
     let plugin = plugin(args, &cluster.namespace, source, inspected, settings)?;
     if !args.shadow {
         nobody_else(&cluster, inspected, &field_manager(args, inspected)).await?;
@@ -143,6 +144,16 @@ fn plugin(
     let plugin: Plugin = serde_json::from_value(plugin)?;
     Desired::of(&plugin)?;
     Ok(plugin)
+}
+
+/// In a namespace that is not there, a plugin would wait for ever. Who may not look is told later, by what fails.
+async fn is_there(cluster: &Cluster) -> anyhow::Result<()> {
+    let namespaces = cluster.resource(&Kind::new("", "v1", "Namespace")).await?;
+    let namespace = &cluster.namespace;
+    match cluster.get(&namespaces, "", namespace).await {
+        Ok(None) => bail!("there is no namespace {namespace}: create it with `kubectl create namespace {namespace}`"),
+        _ => Ok(()),
+    }
 }
 
 /// Two that write the same as the same manager would undo each other's work without end.

@@ -76,7 +76,8 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     let until = Instant::now() + args.timeout.0;
     try_all(&cluster, &findings).await?;
-    let done = Uninstall { cluster: &cluster, findings: &findings, until }.all(&mut progress).await;
+    let deleting = Uninstall { cluster: &cluster, findings: &findings, until };
+    let done = cluster::or_interrupted(deleting.all(&mut progress), "not all is gone").await;
     progress.clear();
     done.map_err(|error| anyhow!("{error}; what is done is done: `reef uninstall {}` goes on from there", args.name))?;
     output::print(&format!("uninstalled {} from namespace {}\n", args.name, cluster.namespace))

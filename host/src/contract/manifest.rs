@@ -70,6 +70,11 @@ impl Manifest {
         if names::label(&self.name).is_err() {
             return Err(Invalid(format!("name `{}`: use at most 63 of a-z, 0-9 and `-`, as in `my-plugin`", self.name)));
         }
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+        if self.version.is_empty() || self.version.len() > 64 || !self.version.chars().all(is_part) {
+            let shown: String = self.version.chars().take(64).collect();
+            return Err(Invalid(format!("version {shown:?}: write a semantic version of at most 64 characters, as in `1.2.0`")));
+        }
         if self.reconciles.is_empty() {
             return Err(Invalid("reconciles is empty: name at least one kind with `for`".into()));
         }

@@ -1,6 +1,8 @@
 //! All objects of an installation, in the order in which they are applied: CRDs, account and rights, the component, the
 //! Plugin. Pure.
 
+use std::collections::BTreeSet;
+
 use anyhow::{anyhow, bail, ensure};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -33,6 +35,8 @@ pub struct Package<'a> {
     pub from: &'a From,
     pub pin: Pin,
     pub settings: Option<Value>,
+    /// CRDs of earlier versions of it.
+    pub crds_before: Vec<String>,
     pub crds: Included,
     pub rights: Included,
 }
@@ -81,6 +85,7 @@ pub enum Part {
 impl Package<'_> {
     pub fn pieces(&self) -> anyhow::Result<Vec<Piece>> {
         let crds = inspect::crds(&self.inspected.crds)?;
+        self.stays_in_its_namespace(&Kinds::with_crds(&crds))?;
         let mut all = Vec::new();
         if self.crds == Included::Yes {
             all.extend(self::crds(self.inspected)?);
@@ -96,6 +101,21 @@ impl Package<'_> {
             made::label(&mut piece.object, self.namespace, self.name);
         }
         Ok(all)
+    }
+
+    /// What no host would run is not given any rights first.
+    fn stays_in_its_namespace(&self, kinds: &Kinds) -> anyhow::Result<()> {
+        let manifest = &self.inspected.manifest;
+        let mut all =
+            manifest.reconciles.iter().flat_map(|entry| [&entry.kind].into_iter().chain(&entry.owns).chain(&entry.writes));
+        match all.find(|kind| !kinds.of(kind).namespaced) {
+            None => Ok(()),
+            Some(kind) => bail!(
+                "{}: objects of kind {kind} have no namespace, and a plugin reconciles, owns and writes in its own namespace alone: \
+                 take it out of the manifest",
+                self.component.path.display()
+            ),
+        }
     }
 
     fn rights(&self, crds: &[Value]) -> anyhow::Result<Vec<Value>> {
@@ -130,7 +150,9 @@ impl Package<'_> {
 
     fn plugin(&self, crds: &[Value]) -> Value {
         let kind = status::resource().kind;
-        let names: Vec<&str> = crds.iter().map(|crd| text_at(crd, "/metadata/name")).collect();
+        let brought = crds.iter().map(|crd| text_at(crd, "/metadata/name"));
+        let names: BTreeSet<&str> = brought.chain(self.crds_before.iter().map(String::as_str)).collect();
+        let names: Vec<&str> = names.into_iter().collect();
         let mut spec = json!({ "className": self.class, "source": self.source() });
         if let Some(fields) = spec.as_object_mut() {
             if self.pin == Pin::Digest {
@@ -227,6 +249,7 @@ mod tests {
             from,
             pin: Pin::Nothing,
             settings: None,
+            crds_before: vec!["boxes.a.dev".into()],
             crds: Included::Yes,
             rights: Included::Yes,
         };

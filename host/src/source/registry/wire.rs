@@ -184,6 +184,9 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
+    if text.contains("InvalidContentType") {
+        text += ": it speaks http without TLS, it seems; if that is meant, say `--plain-http`, or `plainHttp: true` in a host's registries file";
+    }
     text
 }
 
