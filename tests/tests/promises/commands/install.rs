@@ -9,6 +9,7 @@ use reef_tests::{
 };
 use serde_json::{Value, json};
 
+use super::run::Running;
 use super::{Said, done, everything, failed, install, json_of, reef, reef_as, visitor, words};
 use crate::{
     hello,
@@ -115,6 +116,71 @@ fn an_installation_repeats_itself_without_a_change_and_takes_nothing_from_anybod
         let after: Vec<String> = versions(scene).await?.into_iter().filter(|one| !one.contains("visitor")).collect();
         ensure!(after == before, "something was begun: {after:?}");
         Ok(())
+    });
+}
+
+/// hello with a manifest that says something else.
+fn saying(scene: &Scene<'_>, name: &str, entry: &Value) -> Result<String> {
+    let (manifest, component) = (scene.dir().join(format!("{name}.json")), scene.dir().join(format!("{name}.wasm")));
+    std::fs::write(&manifest, json!({ "name": name, "version": "1.0.0", "reconciles": [entry] }).to_string())?;
+    let hello = reef_tests::paths::component("hello")?;
+    let paths = [&hello, &manifest, &component].map(|path| path.display().to_string());
+    let embed = ["embed", &paths[0], "--manifest", &paths[1], "--replace", "-o", &paths[2]];
+    let done = std::process::Command::new(reef_tests::paths::binary("reef")?).args(embed).output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Ok(paths[2].clone())
+}
+
+/// Rights in the whole cluster only if somebody says so, and none for what no host would run; no other plugin in the place of one.
+///
+/// Promises: O1, I3
+/// Breaks it: a component that gets from whoever installs it what its manifest asks for; objects that are left to nobody.
+#[test]
+fn an_installation_gives_no_more_than_it_was_told_to_and_replaces_no_other_plugin() {
+    scene("asked-for", async |scene: &Scene<'_>| {
+        let at = ["-n", &*scene.namespace, "--class", &scene.namespace, "--timeout", "0s"];
+        let install = |component: &str, more: &[&str]| reef(scene, &[&["install", component], &at[..], more].concat());
+        let owner =
+            saying(scene, "owner", &json!({ "for": "v1/ConfigMap", "owns": ["rbac.authorization.k8s.io/v1/ClusterRole"] }))?;
+        failed(&install(&owner, &["--cluster-rights"])?, &["ClusterRole have no namespace", "take it out of the manifest"])?;
+        let reader = saying(scene, "reader", &json!({ "for": "v1/ConfigMap", "reads": ["v1/Node"] }))?;
+        let asked = ["rights in the whole cluster: get,list,watch on nodes", "--cluster-rights", "nothing was changed"];
+        failed(&install(&reader, &[])?, &asked)?;
+        for name in ["owner", "reader"] {
+            let account = scene.cluster().get("v1/ServiceAccount", &scene.namespace, name).await?;
+            ensure!(account.is_none(), "something was made all the same: {account:?}");
+        }
+        let look = install(&reader, &["--dry-run"])?;
+        ensure!(look.code == Some(0), "{}", look.err);
+        hello::has(&look.err, &["get,list,watch on nodes", "create on serviceaccounts/token"])?;
+        let said = install(&reader, &["--cluster-rights"])?;
+        ensure!(said.code == Some(0), "{}{}", said.out, said.err);
+
+        let host = scene.host().await?;
+        let mut line = super::install(scene, "hello", &["--name", "one"])?;
+        done(scene, &words(&line))?;
+        line[1] = saying(scene, "another", &json!({ "for": hello::HELLO }))?;
+        failed(&reef(scene, &words(&line))?, &["is there already and runs `hello ", "this is `another`", "--name", "uninstall"])?;
+        done(scene, &["uninstall", "reader", "--yes", "-n", &scene.namespace])?;
+        host.terminate().await.map(drop)
+    });
+}
+
+/// Promises: O1
+/// Breaks it: a command that ends in silence when it is half done.
+#[test]
+fn an_installation_that_is_interrupted_says_how_to_go_on() {
+    scene("interrupted", async |scene: &Scene<'_>| {
+        let mut line = super::install(scene, "hello", &[])?;
+        // The namespace is added to what runs in the background.
+        line.drain(2..4);
+        line.extend(["--kubeconfig".to_owned(), scene.world.plane.admin_kubeconfig().display().to_string()]);
+        let installing = Running::start(scene, &words(&line))?;
+        installing.says("waiting: Plugin ").await?;
+        installing.interrupt().await?;
+        hello::has(&installing.log(), &["interrupted: ", "install again", "reef uninstall hello -n "])?;
+        // Nobody serves it, so nothing holds it.
+        done(scene, &["uninstall", "hello", "--yes", "-n", &scene.namespace]).map(drop)
     });
 }
 
