@@ -14,12 +14,16 @@ BENCH ?=
 QUICK ?=
 # Cargo's profile of what is measured: `release` is what is shipped, and takes minutes more to link.
 BENCH_PROFILE ?= bench-host
+# Where `make cluster` has its cluster.
+CLUSTER ?= /tmp/reef-cluster
+# `make e2e E2E="--kubeconfig FILE --registry HOST:PORT"`: on a cluster that is there, instead of a node of our own.
+E2E ?=
 # `make demo KEEP=1` leaves the demo's cluster running.
 KEEP ?=
 
 .PHONY: help
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: demo
 demo: build control-plane ## Build all, start a real control plane, run the host with a real plugin, and show what happens
@@ -68,6 +72,26 @@ tools: executables ## etcd, kube-apiserver, controller-manager, kubectl, registr
 .PHONY: control-plane
 control-plane: executables ## Of these, what a local control plane needs: etcd, kube-apiserver, controller-manager, kubectl
 	@$(TESTBED)/reef-testbed tools --control-plane
+
+.PHONY: node-tools
+node-tools: executables ## What runs pods beside a control plane: scheduler, kubelet, kube-proxy, containerd; runc and nft must be there
+	@$(TESTBED)/reef-testbed tools --node
+
+.PHONY: image
+image: preflight ## Reef's image, without a container engine: an OCI layout and a .tar in target/image
+	@deploy/image/build
+
+.PHONY: cluster
+cluster: node-tools ## A cluster on this machine with a node that runs pods, and a registry; needs root: CLUSTER=/tmp/reef-cluster
+	@$(TESTBED)/reef-testbed up --node $(CLUSTER)
+
+.PHONY: cluster-down
+cluster-down: ## End that cluster, without a trace
+	@$(TESTBED)/reef-testbed down $(CLUSTER)
+
+.PHONY: e2e
+e2e: node-tools build image ## Image, chart, a plugin from a registry, its pods and their Service on a node of its own, and all gone again; needs root
+	@$(TESTBED)/reef-e2e $(E2E)
 
 .PHONY: author
 author: build tools ## Follow docs/plugin-author.md to the letter, in an empty directory, up to a reconciling plugin
@@ -125,7 +149,7 @@ generate: tools ## Write the generated files: the CRDs, what is rendered from th
 
 .PHONY: drift
 drift: tools ## Fail if a generated file is not what would be generated, or a command of this file lacks a rule
-	@$(MAKE) --no-print-directory --dry-run demo soak bench author mutants generate > /dev/null
+	@$(MAKE) --no-print-directory --dry-run demo soak bench author mutants generate image cluster cluster-down e2e > /dev/null
 	@$(CARGO_TARGET_DIR)/debug/reef crds | diff -u crds/reef.dev_plugins.yaml - || { echo "crds/ is not what the code says: run make generate"; exit 1; }
 	@HELM="$(HELM_PATH)" deploy/render --check
 	@$(TESTBED)/reef-promises --check

@@ -37,8 +37,13 @@ impl Authority {
 
     /// For a server that is reached on the loopback interface.
     pub fn server(&self) -> Result<Identity> {
+        self.server_also(&[])
+    }
+
+    /// The same, for one that has these names and addresses, too.
+    pub fn server_also(&self, more: &[String]) -> Result<Identity> {
         let names = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let mut params = CertificateParams::new(names.map(str::to_owned).to_vec())?;
+        let mut params = CertificateParams::new([&names.map(str::to_owned), more].concat())?;
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)

@@ -5,11 +5,12 @@
 //! user `reef-host`, who has no right but what `deploy/` gives.
 
 mod flags;
+mod network;
 mod outage;
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 pub use flags::Setup;
+pub use network::Network;
 
 use crate::{
     certificates::{Authority, Identity, TokenKey},
@@ -37,6 +39,8 @@ const ATTEMPTS: usize = 5;
 
 pub struct ControlPlane {
     supervisor: Arc<Supervisor>,
+    authority: Authority,
+    network: Option<Network>,
     api: u16,
     etcd: Process,
     /// Where etcd serves.
@@ -58,16 +62,22 @@ impl ControlPlane {
 
     /// The same, with some things otherwise.
     pub async fn start_with(tools: &Tools, dir: &Path, setup: Setup) -> Result<Self> {
+        Self::start_under(&Supervisor::start(dir)?, tools, setup).await
+    }
+
+    /// The same, under a supervisor that is there, and where that starts its servers.
+    pub async fn start_under(supervisor: &Arc<Supervisor>, tools: &Tools, setup: Setup) -> Result<Self> {
         let start = Instant::now();
-        let supervisor = Supervisor::start(dir)?;
+        let (supervisor, dir) = (supervisor.clone(), supervisor.dir());
         let authority = Authority::new()?;
-        write_files(&authority, dir)?;
-        let started = start_api(&supervisor, tools, &authority, setup.apiserver).await?;
+        write_files(&authority, dir, setup.network)?;
+        let started = start_api(&supervisor, tools, &authority, setup).await?;
         let (api, etcd_port) = (started.api, started.etcd_port);
-        write_kubeconfigs(&authority, dir, api)?;
         let manager = run(&supervisor, &tools.kube_controller_manager, flags::controller_manager(dir, setup))?;
         let plane = Self {
-            supervisor,
+            supervisor: supervisor.clone(),
+            authority,
+            network: setup.network,
             api,
             etcd: started.etcd,
             etcd_port,
@@ -91,7 +101,20 @@ impl ControlPlane {
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.api)
+        url(self.network, self.api)
+    }
+
+    /// Who signs everybody's certificates.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Writes `NAME.kubeconfig` for one more user.
+    pub fn write_kubeconfig(&self, name: &str, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        let text = kubeconfig(&self.authority.pem, &self.url(), name, &self.authority.client(user, group)?)?;
+        let path = self.dir().join(format!("{name}.kubeconfig"));
+        fs::write(&path, text)?;
+        Ok(path)
     }
 
     /// For a user who may do everything.
@@ -146,15 +169,15 @@ struct Started {
 }
 
 /// Another process may take a port between our choosing it and the server's binding it; then both servers get new ones.
-async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, extra: &[&str]) -> Result<Started> {
+async fn start_api(supervisor: &Arc<Supervisor>, tools: &Tools, authority: &Authority, setup: Setup) -> Result<Started> {
     let dir = supervisor.dir();
     for _ in 0..ATTEMPTS {
         let (client, peer, api) = (free_port()?, free_port()?, free_port()?);
         let _ = fs::remove_dir_all(dir.join("etcd"));
         let etcd = run(supervisor, &tools.etcd, flags::etcd(dir, client, peer))?;
-        let flags = flags::apiserver(dir, client, api, extra);
+        let flags = flags::apiserver(dir, client, api, setup);
         let apiserver = run(supervisor, &tools.kube_apiserver, flags.clone())?;
-        write_kubeconfigs(authority, dir, api)?;
+        write_kubeconfigs(authority, dir, &url(setup.network, api))?;
         if serves(dir, &etcd, &apiserver).await? {
             return Ok(Started { api, etcd, etcd_port: client, apiserver, flags });
         }
@@ -202,9 +225,14 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port between 10000 and 32000 on 127.0.0.1")
 }
 
-fn write_files(authority: &Authority, dir: &Path) -> Result<()> {
+fn url(network: Option<Network>, port: u16) -> String {
+    format!("https://{}:{port}", network.map_or(Ipv4Addr::LOCALHOST, |network| network.node()))
+}
+
+fn write_files(authority: &Authority, dir: &Path, network: Option<Network>) -> Result<()> {
     fs::write(dir.join("ca.crt"), &authority.pem)?;
-    authority.server()?.write(dir, "apiserver")?;
+    let names = network.map_or(Vec::new(), |network| vec![network.node().to_string(), network.api().to_string()]);
+    authority.server_also(&names)?.write(dir, "apiserver")?;
     let tokens = TokenKey::new()?;
     fs::write(dir.join("tokens.key"), tokens.private)?;
     fs::write(dir.join("tokens.pub"), tokens.public)?;
@@ -220,11 +248,11 @@ fn write_files(authority: &Authority, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_kubeconfigs(authority: &Authority, dir: &Path, api: u16) -> Result<()> {
+fn write_kubeconfigs(authority: &Authority, dir: &Path, url: &str) -> Result<()> {
     for name in ["admin", "host", "controller-manager"] {
         let read = |end: &str| fs::read_to_string(dir.join(format!("{name}.{end}")));
         let identity = Identity { certificate: read("crt")?, key: read("key")? };
-        let text = kubeconfig(&authority.pem, &format!("https://127.0.0.1:{api}"), name, &identity)?;
+        let text = kubeconfig(&authority.pem, url, name, &identity)?;
         fs::write(dir.join(format!("{name}.kubeconfig")), text)?;
     }
     Ok(())

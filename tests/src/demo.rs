@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::screen::Screen;
-use self::{screen::Line, sight::Sight};
+pub use self::screen::{Line, Screen};
+use self::sight::Sight;
 use crate::{
     audit::{Mark, Request},
     cluster::hang_bound,

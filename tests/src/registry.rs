@@ -7,6 +7,7 @@ mod tokens;
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, PoisonError},
@@ -51,6 +52,7 @@ pub struct Registry {
     supervisor: Arc<Supervisor>,
     dir: PathBuf,
     door: Door,
+    address: Ipv4Addr,
     port: u16,
     process: Mutex<Process>,
     tokens: Option<Tokens>,
@@ -59,6 +61,11 @@ pub struct Registry {
 impl Registry {
     /// In a directory that does not exist yet. Returns when it serves.
     pub async fn start(supervisor: &Arc<Supervisor>, dir: &Path, door: Door) -> Result<Self> {
+        Self::start_at(supervisor, dir, door, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same, elsewhere than on loopback.
+    pub async fn start_at(supervisor: &Arc<Supervisor>, dir: &Path, door: Door, address: Ipv4Addr) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let authority = Authority::new()?;
         fs::write(dir.join("ca.pem"), &authority.pem)?;
@@ -70,11 +77,11 @@ impl Registry {
         };
         for _ in 0..ATTEMPTS {
             let port = free_port()?;
-            write_config(dir, door, port, tokens.as_ref())?;
+            write_config(dir, door, &format!("{address}:{port}"), tokens.as_ref())?;
             let process = spawn(supervisor, dir)?;
-            if serves(&process, port, dir).await? {
+            if serves(&process, (address, port), dir).await? {
                 let (supervisor, dir, process) = (supervisor.clone(), dir.to_owned(), Mutex::new(process));
-                return Ok(Self { supervisor, dir, door, port, process, tokens });
+                return Ok(Self { supervisor, dir, door, address, port, process, tokens });
             }
         }
         bail!("the registry did not start {ATTEMPTS} times:\n{}", tail(&dir.join("registry.log"), 30))
@@ -82,7 +89,7 @@ impl Registry {
 
     /// `127.0.0.1:PORT`
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// `127.0.0.1:PORT/NAME`
@@ -115,7 +122,7 @@ impl Registry {
 
     pub async fn start_again(&self) -> Result<()> {
         let process = spawn(&self.supervisor, &self.dir)?;
-        ensure!(serves(&process, self.port, &self.dir).await?, "the registry's port was taken while it was away");
+        ensure!(serves(&process, (self.address, self.port), &self.dir).await?, "the registry's port was taken while it was away");
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
         Ok(())
     }
@@ -169,13 +176,13 @@ fn output(mut command: Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn write_config(dir: &Path, door: Door, port: u16, tokens: Option<&Tokens>) -> Result<()> {
+fn write_config(dir: &Path, door: Door, address: &str, tokens: Option<&Tokens>) -> Result<()> {
     let at = |name: &str| dir.join(name).display().to_string();
     let mut config = json!({
         "version": "0.1",
         "log": { "level": "warn", "accesslog": { "disabled": true } },
         "storage": { "filesystem": { "rootdirectory": at("content") }, "delete": { "enabled": true } },
-        "http": { "addr": format!("127.0.0.1:{port}") },
+        "http": { "addr": address },
     });
     if door == Door::Password {
         config["http"]["tls"] = json!({ "certificate": at("server.crt"), "key": at("server.key") });
@@ -205,7 +212,7 @@ fn spawn(supervisor: &Arc<Supervisor>, dir: &Path) -> Result<Process> {
 }
 
 /// False: its port was taken.
-async fn serves(process: &Process, port: u16, dir: &Path) -> Result<bool> {
+async fn serves(process: &Process, at: (Ipv4Addr, u16), dir: &Path) -> Result<bool> {
     let end = Instant::now() + hang_bound();
     while Instant::now() < end {
         if process.exit().is_some() {
@@ -213,7 +220,7 @@ async fn serves(process: &Process, port: u16, dir: &Path) -> Result<bool> {
             ensure!(said.contains("address already in use"), "the registry ended while starting:\n{said}");
             return Ok(false);
         }
-        if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        if TcpStream::connect(at).await.is_ok() {
             return Ok(true);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

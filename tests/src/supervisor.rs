@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -34,6 +34,15 @@ pub struct Server {
     pub log: PathBuf,
 }
 
+impl Server {
+    fn inside(self, pid: i32) -> Self {
+        let enter = [format!("--target={pid}"), "--net".into(), "--mount".into(), "--pid".into(), "--".into()];
+        let program = self.program.display().to_string();
+        let args = enter.into_iter().chain([program]).chain(self.args).collect();
+        Self { program: "nsenter".into(), args, ..self }
+    }
+}
+
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -45,6 +54,7 @@ pub struct Exit {
 enum Order {
     Start { id: u64, server: Server },
     Signal { id: u64, signal: i32 },
+    Afterwards { server: Server },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +86,8 @@ pub struct Supervisor {
     orders: Mutex<Option<ChildStdin>>,
     board: Arc<Board>,
     next: AtomicU64,
+    /// Whose namespaces servers start in.
+    inside: OnceLock<i32>,
 }
 
 /// A server that runs, or ran, under a supervisor.
@@ -103,7 +115,7 @@ impl Supervisor {
         let listener = board.clone();
         thread::spawn(move || listener.listen(replies));
         let (child, orders) = (Mutex::new(child), Mutex::new(orders));
-        Ok(Arc::new(Self { dir: dir.to_path_buf(), child, orders, board, next: AtomicU64::new(1) }))
+        Ok(Arc::new(Self { dir: dir.to_path_buf(), child, orders, board, next: AtomicU64::new(1), inside: OnceLock::new() }))
     }
 
     /// The directory that lives as long as this supervisor.
@@ -116,7 +128,21 @@ impl Supervisor {
         lock(&self.child).id()
     }
 
+    /// From now on, servers start in the network, mount and process namespaces of this process.
+    pub fn enter(&self, pid: i32) -> Result<()> {
+        self.inside.set(pid).ok().context("servers start in the namespaces of another process already")
+    }
+
+    /// Runs this when every server has ended, before the directory goes: for what is left of them elsewhere.
+    pub fn afterwards(&self, server: Server) -> Result<()> {
+        self.order(&Order::Afterwards { server })
+    }
+
     pub fn spawn(self: &Arc<Self>, server: Server) -> Result<Process> {
+        let server = match self.inside.get() {
+            Some(pid) => server.inside(*pid),
+            None => server,
+        };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let program = server.program.clone();
         self.board.set(id, State::Starting);

@@ -1,4 +1,4 @@
-//! Finds the binaries of the control plane, and of the registry and its client, one by one: `KUBEBUILDER_ASSETS`, `PATH`, our cache; what is nowhere is built.
+//! Finds the binaries of the control plane, of a node, and of the registry and its client, one by one: `KUBEBUILDER_ASSETS`, `PATH`, our cache; what is nowhere is built.
 //!
 //! A binary that is found but too old is passed over, and that is said. Building is `build`'s.
 
@@ -67,6 +67,24 @@ pub const HELM: Wanted = Wanted {
     at_least: (3, 18),
 };
 
+pub const KUBE_SCHEDULER: Wanted = kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", &["--version"]);
+pub const KUBELET: Wanted = kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet", &["--version"]);
+pub const KUBE_PROXY: Wanted = kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", &["--version"]);
+pub const CONTAINERD: Wanted = containerd("containerd", "github.com/containerd/containerd/v2/cmd/containerd", &["--version"]);
+pub const CONTAINERD_SHIM: Wanted =
+    containerd("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", &["-v"]);
+pub const CNI_BRIDGE: Wanted = cni("bridge", "github.com/containernetworking/plugins/plugins/main/bridge");
+pub const CNI_LOOPBACK: Wanted = cni("loopback", "github.com/containernetworking/plugins/plugins/main/loopback");
+pub const CNI_HOST_LOCAL: Wanted = cni("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local");
+
+/// What runs in the pods of our own node, of our own making.
+pub const POD: Wanted =
+    Wanted { name: "pod", module: "pod", package: "reef.dev/tests/tools/pod", version: &["version"], at_least: (1, 0) };
+
+/// What runs pods, beside the control plane, a registry and its client.
+pub const NODE: [Wanted; 9] =
+    [KUBE_SCHEDULER, KUBELET, KUBE_PROXY, CONTAINERD, CONTAINERD_SHIM, CNI_BRIDGE, CNI_LOOPBACK, CNI_HOST_LOCAL, POD];
+
 pub const ALL: [Wanted; 9] =
     [ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBECTL, REGISTRY, CRANE, COSIGN_V2, COSIGN_V3, HELM];
 
@@ -74,8 +92,24 @@ const fn kubernetes(name: &'static str, package: &'static str, version: &'static
     Wanted { name, module: "kubernetes", package, version, at_least: (1, 33) }
 }
 
+/// From here on it has the configuration that is written for it.
+const fn containerd(name: &'static str, package: &'static str, version: &'static [&'static str]) -> Wanted {
+    Wanted { name, module: "containerd", package, version, at_least: (2, 1) }
+}
+
+const fn cni(name: &'static str, package: &'static str) -> Wanted {
+    Wanted { name, module: "cni", package, version: &[], at_least: (1, 5) }
+}
+
 const fn cosign(name: &'static str, package: &'static str, at_least: (u32, u32)) -> Wanted {
     Wanted { name, module: name, package, version: &["version"], at_least }
+}
+
+impl Wanted {
+    /// Others have programs of these names, too: `bridge` is one of iproute2's.
+    fn is_only_ours(self) -> bool {
+        matches!(self.module, "cni" | "pod")
+    }
 }
 
 /// A binary that will do.
@@ -126,6 +160,9 @@ fn candidates(wanted: Wanted) -> Result<Vec<(PathBuf, &'static str)>> {
     let mut found: Vec<(PathBuf, &'static str)> = Vec::new();
     found.extend(assets.map(|dir| (dir.join(wanted.name), "from KUBEBUILDER_ASSETS")));
     found.extend(env::split_paths(&path).map(|dir| (dir.join(wanted.name), "from PATH")));
+    if wanted.is_only_ours() {
+        found.clear();
+    }
     found.push((build::place(wanted)?, "from the cache"));
     found.retain(|(path, _)| path.is_file());
     // `/bin` is often `/usr/bin` again.
@@ -137,7 +174,8 @@ fn candidates(wanted: Wanted) -> Result<Vec<(PathBuf, &'static str)>> {
 /// The version that a binary reports, or why it will not do.
 fn version(wanted: Wanted, path: &Path) -> Result<String> {
     let output = Command::new(path).args(wanted.version).output().with_context(|| format!("cannot run {}", path.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
     let (number, version) = parse_version(&text).with_context(|| format!("it does not tell its version: `{}`", text.trim()))?;
     if number < wanted.at_least {
         let (major, minor) = wanted.at_least;
@@ -169,6 +207,8 @@ mod tests {
     fn versions_are_read_as_each_tool_prints_them() {
         for (text, number, version) in [
             ("Kubernetes v1.36.3\n", (1, 36), "v1.36.3"),
+            ("containerd github.com/containerd/containerd/v2 v2.4.2 \n", (2, 4), "v2.4.2"),
+            ("CNI bridge plugin v1.9.1\nCNI protocol versions supported: 0.1.0, 0.2.0\n", (1, 9), "v1.9.1"),
             ("etcd Version: 3.6.8\nGit SHA: Not provided\nGo Version: go1.26.8\n", (3, 6), "3.6.8"),
             ("v4.3.1+g0123456\n", (4, 3), "v4.3.1+g0123456"),
             ("Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0\n", (1, 32), "v1.32.4-dispatcher"),

@@ -42,7 +42,7 @@ app.kubernetes.io/component: host
 {{- end -}}
 
 {{- define "reef.image" -}}
-{{- $repository := required "image.repository is not set. No image of Reef is published yet: build deploy/image/Dockerfile, push it to a registry of yours, and set image.repository (and image.digest)" .Values.image.repository -}}
+{{- $repository := required "image.repository is not set. No image of Reef is published yet: build one (`make image`), push it to a registry of yours, and set image.repository (and image.digest)" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}

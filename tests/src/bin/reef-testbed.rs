@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use reef_tests::{
     control_plane::ControlPlane,
+    node::{self, Node},
     paths,
     registry::{Door, Registry},
     supervisor::warden,
@@ -31,13 +33,29 @@ enum Args {
         /// Only those of the control plane
         #[arg(long)]
         control_plane: bool,
+        /// And those of a node that runs pods, without those that sign components
+        #[arg(long, conflicts_with = "control_plane")]
+        node: bool,
     },
     /// Start a control plane and a registry in the background, in a directory that does not exist yet
-    Up { dir: PathBuf },
+    Up {
+        dir: PathBuf,
+        /// With a node that runs pods; needs root
+        #[arg(long)]
+        node: bool,
+    },
     /// End the control plane of a directory and remove it
     Down { dir: PathBuf },
     #[command(hide = true)]
-    Hold { dir: PathBuf },
+    Hold {
+        dir: PathBuf,
+        #[arg(long)]
+        node: bool,
+    },
+    #[command(hide = true)]
+    Room { dir: PathBuf, node: Ipv4Addr, machine: Ipv4Addr },
+    #[command(hide = true)]
+    Sweep { cgroup: String },
     #[command(hide = true)]
     Supervise { dir: PathBuf },
     #[command(hide = true)]
@@ -60,13 +78,19 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     match args {
-        Args::Tools { control_plane: true } => print_tools(&[]),
-        Args::Tools { control_plane: false } => {
-            print_tools(&[tools::REGISTRY, tools::CRANE, tools::COSIGN_V2, tools::COSIGN_V3, tools::HELM])
+        Args::Tools { control_plane: true, .. } => print_tools(&[]),
+        Args::Tools { node: true, .. } => {
+            // Said before minutes are spent on building.
+            node::check()?;
+            print_tools(&[[tools::REGISTRY, tools::CRANE, tools::HELM].as_slice(), &tools::NODE].concat())
         }
-        Args::Up { dir } => up(&dir),
+        Args::Tools { .. } => print_tools(&[tools::REGISTRY, tools::CRANE, tools::COSIGN_V2, tools::COSIGN_V3, tools::HELM]),
+        Args::Up { dir, node } => up(&dir, node),
         Args::Down { dir } => down(&dir),
-        Args::Hold { dir } => hold(&dir),
+        Args::Hold { dir, node: false } => hold(&dir),
+        Args::Hold { dir, node: true } => hold_node(&dir),
+        Args::Room { dir, node, machine } => node::hold(&dir, node, machine),
+        Args::Sweep { cgroup } => node::sweep(&cgroup),
         Args::Supervise { dir } => warden::supervise(&dir),
         Args::Leash { program, args } => warden::leash(&program, &args),
     }
@@ -90,20 +114,21 @@ fn print_tools(further: &[tools::Wanted]) -> Result<()> {
 }
 
 /// Leaves a process behind that holds the control plane until `down`.
-fn up(dir: &Path) -> Result<()> {
+fn up(dir: &Path, node: bool) -> Result<()> {
     let tools = tools::locate(&say)?;
     let dir = std::path::absolute(dir)?;
     let log = fs::File::create(holder_file(&dir, "log"))?;
     let mut holder = Command::new(paths::binary("reef-testbed")?)
         .arg("hold")
         .arg(&dir)
+        .args(node.then_some("--node"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .process_group(0)
         .spawn()?;
     fs::write(holder_file(&dir, "pid"), holder.id().to_string())?;
-    let end = Instant::now() + Duration::from_secs(120);
+    let end = Instant::now() + Duration::from_secs(if node { 360 } else { 120 });
     while !dir.join("ready").exists() {
         if holder.try_wait()?.is_some() || Instant::now() > end {
             bail!("the control plane did not start: {}", fs::read_to_string(holder_file(&dir, "log")).unwrap_or_default());
@@ -123,9 +148,19 @@ fn hold(dir: &Path) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let plane = runtime.block_on(ControlPlane::start(&tools, dir))?;
     let registry = runtime.block_on(Registry::start(plane.supervisor(), &dir.join("registry-data"), Door::Plain))?;
+    stay(dir, &registry, plane.took)
+}
+
+fn hold_node(dir: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let node = runtime.block_on(Node::start(dir, &say))?;
+    stay(dir, &node.registry, node.took)
+}
+
+fn stay(dir: &Path, registry: &Registry, took: Duration) -> Result<()> {
     fs::write(dir.join(REGISTRIES), json!({ "registries": [registry.entry()] }).to_string())?;
     fs::write(dir.join(REGISTRY), registry.host())?;
-    fs::write(dir.join("ready"), format!("{} ms\n", plane.took.as_millis()))?;
+    fs::write(dir.join("ready"), format!("{} ms\n", took.as_millis()))?;
     loop {
         std::thread::park();
     }

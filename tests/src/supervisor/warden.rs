@@ -26,17 +26,25 @@ pub fn supervise(dir: &Path) -> Result<()> {
     fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let alive = Alive::default();
     let mut reapers = Vec::new();
+    let mut afterwards = Vec::new();
     reply(&Reply::Ready);
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         match serde_json::from_str(&line) {
             Ok(Order::Start { id, server }) => reapers.extend(start(id, &server, &alive)),
             Ok(Order::Signal { id, signal }) => send(&alive, id, signal),
+            Ok(Order::Afterwards { server }) => afterwards.push(server),
             Err(error) => eprintln!("reef-testbed: an order that cannot be read: {error}"),
         }
     }
     end_all(&alive);
     for reaper in reapers {
         let _ = reaper.join();
+    }
+    for server in afterwards {
+        let ended = spawn(&server).and_then(|mut child| Ok(child.wait()?));
+        if !ended.is_ok_and(|status| status.success()) {
+            eprintln!("reef-testbed: {} did not tidy up: {}", server.program.display(), server.log.display());
+        }
     }
     fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }

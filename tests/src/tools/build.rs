@@ -26,7 +26,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub fn place(wanted: Wanted) -> Result<PathBuf> {
     let module = module(wanted);
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
+    let files: &[&str] = if wanted.module == "pod" { &["go.mod", "main.go"] } else { &["go.mod", "go.sum"] };
+    for file in files {
         let path = module.join(file);
         hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
@@ -42,6 +43,9 @@ fn module(wanted: Wanted) -> PathBuf {
 
 /// The version that `go.mod` pins the tool's own module to, as in `v1.36.3`.
 fn pinned_version(wanted: Wanted) -> Result<String> {
+    if wanted.module == "pod" {
+        return Ok("v1.0.0".into());
+    }
     let path = module(wanted).join("go.mod");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let owner = text.lines().map(str::trim).filter(|line| !line.contains("=>")).find_map(|line| {
@@ -74,7 +78,7 @@ fn compile(wanted: Wanted, dir: &Path, place: &Path, progress: Progress) -> Resu
     let expected = match wanted.module {
         "kubernetes" => "up to 5 minutes on two cores the first time",
         "cosign-v2" | "cosign-v3" => "some 5 minutes on two cores the first time",
-        "distribution" | "helm" => "about three minutes on two cores the first time",
+        "distribution" | "helm" | "containerd" => "about three minutes on two cores the first time",
         _ => "about a minute",
     };
     progress(&format!("building {} {version} from source, {expected}, then it is cached in {}", wanted.name, dir.display()));
@@ -114,9 +118,31 @@ fn go_build(wanted: Wanted, version: &str, output: &Path) -> Command {
     if wanted.module == "helm" {
         flags += &format!(" -X helm.sh/helm/v4/internal/version.version={version}");
     }
+    if wanted.module == "containerd" {
+        flags += &format!(" -X github.com/containerd/containerd/v2/version.Version={version}");
+    }
+    if wanted.module == "cni" {
+        flags += &format!(" -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion={version}");
+    }
+    // Without the snapshotters that need libraries of their own.
+    let tags = if wanted.module == "containerd" { "no_btrfs,no_zfs,no_devmapper" } else { "" };
     let mut command = Command::new("nice");
     command
-        .args(["-n", "10", "go", "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", &flags, "-o"])
+        .args([
+            "-n",
+            "10",
+            "go",
+            "build",
+            "-v",
+            "-trimpath",
+            "-buildvcs=false",
+            "-mod=readonly",
+            "-tags",
+            tags,
+            "-ldflags",
+            &flags,
+            "-o",
+        ])
         .arg(output)
         .arg(wanted.package)
         .current_dir(module(wanted))

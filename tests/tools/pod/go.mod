@@ -1,0 +1,3 @@
+module reef.dev/tests/tools/pod
+
+go 1.24
