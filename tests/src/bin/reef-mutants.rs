@@ -213,7 +213,8 @@ fn read(dir: &Path) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// What git knows of, as it is now. In the build directory, so that the next run compiles only what has changed since.
+/// What git knows of, as it is now. In the cache, so that the next run compiles only what has changed since; and outside of the
+/// build directory, where cargo would take its files for those of whatever checkout it builds next.
 struct Copy {
     dir: PathBuf,
     _lock: fs::File,
@@ -221,7 +222,7 @@ struct Copy {
 
 impl Copy {
     fn of_checkout() -> Result<Self> {
-        let (checkout, dir) = (paths::checkout(), paths::target()?.join("mutants"));
+        let (checkout, dir) = (paths::checkout(), paths::cache()?.join("mutants"));
         fs::create_dir_all(&dir)?;
         let lock = fs::File::create(dir.with_extension("lock"))?;
         lock.lock()?;
