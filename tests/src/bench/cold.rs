@@ -54,13 +54,15 @@ const HANG: Duration = Duration::from_secs(300);
 
 async fn run(scale: Scale) -> Result<Rounds> {
     let mut rounds = Vec::new();
-    for round in 1..=scale.rounds {
+    // Each takes minutes, and is far more regular than what is measured in milliseconds.
+    let all = scale.rounds.min(3);
+    for round in 1..=all {
         let world = World::start(&say).await?;
         let registry = Registry::start(world.plane.supervisor(), &world.plane.dir().join("registry"), Door::Plain).await?;
         let mut rows = Vec::new();
         for plugins in [1, scale.plugins] {
             rows.push(many(&world, &registry, plugins).await?);
-            say(&format!("round {round} of {}: {plugins} plugins", scale.rounds));
+            say(&format!("round {round} of {all}: {plugins} plugins"));
         }
         rounds.push(rows);
     }
